@@ -1,0 +1,368 @@
+"""Settings: one YAML file plus environment variables; unknown keys are errors.
+
+Precedence: explicit overrides (command-line options) > environment > YAML file > defaults. An
+environment variable is ``MARKETRAY_`` + the key, nested with two underscores:
+``MARKETRAY_TUNING__STAGE1_TRIALS=5``. ``${NAME}`` in a YAML string is replaced by the environment
+variable NAME. Relative paths resolve against ``home`` (``MARKETRAY_HOME``, default ``~/.marketray``),
+never against a job's working directory.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from marketray.errors import SettingsError
+
+__all__ = [
+    "FileSource",
+    "GateSettings",
+    "LabelSettings",
+    "MarketSettings",
+    "QualitySettings",
+    "ServingSettings",
+    "Settings",
+    "SimulatorSource",
+    "SplitSettings",
+    "TuningSettings",
+    "load_settings",
+]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def _safe_name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        msg = f"got {value!r}; required: letters, digits, '.', '_' and '-' only, since it names a folder"
+        raise ValueError(msg)
+    return value
+
+
+Name = Annotated[str, AfterValidator(_safe_name)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SimulatorSource(_Section):
+    """The embedded market simulator: seeded minute bars and news with a planted, known effect."""
+
+    kind: Literal["simulator"] = "simulator"
+    bars: int = Field(140_000, ge=10_000, le=100_000_000)
+    start: str = "2024-01-02"  # first session date; the data end where `bars` is reached
+    seed: int = 7
+    effect: Literal["none", "market", "news", "all"] = "market"
+    market_r2: float = Field(0.05, ge=0.0, le=0.5)  # share of the label's variance planted
+    news_r2: float = Field(0.02, ge=0.0, le=0.5)
+    missing_share: float = Field(0.01, ge=0.0, le=0.5)  # minutes without a trade
+
+
+class FileSource(_Section):
+    """Bars in CSV, NDJSON or Parquet files, read in chunks."""
+
+    kind: Literal["files"] = "files"
+    paths: tuple[str, ...] = Field(min_length=1)  # files, read in this order; globs allowed
+    format: Literal["auto", "csv", "ndjson", "parquet"] = "auto"
+    layout: Literal["columns", "oanda"] = "columns"
+    columns: dict[str, str] = {}  # ours -> the file's name; same name where not given
+    select: dict[str, str] = {}  # keep rows whose column has this value, e.g. {contract: ESH19}
+    timezone: str | None = None  # zone of naive stamps; required when stamps are naive
+    stamp: Literal["open", "close"] = "open"
+    volume: Literal["auto", "present", "absent"] = "auto"  # auto: all zero means absent
+
+
+class MarketSettings(_Section):
+    """Trading hours: an exchange calendar, daily breaks, and the hours in which to decide."""
+
+    calendar: str = "CMES"
+    breaks: tuple[str, ...] = ("17:00-18:00 America/New_York",)
+    decision_hours: str = "all"  # all, or the name of a calendar such as XNYS
+
+
+class QualitySettings(_Section):
+    """Limits of the data checks on bars."""
+
+    max_missing_share: float = Field(0.05, ge=0, le=1)  # per column
+    max_quarantined_share: float = Field(0.05, ge=0, le=1)
+    min_rows: int = Field(5_000, ge=1)
+    max_age_days: float = Field(7.0, gt=0)
+    min_coverage: float = Field(0.5, ge=0, le=1)  # of the calendar's minutes, breaks left out
+    outlier_sigma: float = Field(8.0, gt=0)
+    spike_sigma: float = Field(20.0, ge=20.0)
+    spike_reversal: float = Field(0.8, ge=0.8, le=1)
+
+
+class FeatureSettings(_Section):
+    """Which features to compute."""
+
+    groups: tuple[str, ...] = ()  # empty: all groups
+    exclude: tuple[str, ...] = ()  # features left out by name
+
+
+class LabelSettings(_Section):
+    """What is forecast: the simple return over (decision_at, decision_at + horizon]."""
+
+    horizon_minutes: int = Field(30, ge=1, le=1440)
+    extra_horizons_minutes: tuple[int, ...] = (60,)
+    label_tolerance_minutes: int = Field(5, ge=0)
+    task: Literal["regression", "direction"] = "regression"
+    class_edges: tuple[float, float, float, float] = (-0.005, -0.001, 0.001, 0.005)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LabelSettings:
+        if self.label_tolerance_minutes >= self.horizon_minutes:
+            msg = (
+                f"label_tolerance_minutes={self.label_tolerance_minutes} must be smaller than "
+                f"horizon_minutes={self.horizon_minutes}"
+            )
+            raise ValueError(msg)
+        if list(self.class_edges) != sorted(set(self.class_edges)):
+            msg = f"class_edges={self.class_edges} must be strictly increasing"
+            raise ValueError(msg)
+        return self
+
+
+class SplitSettings(_Section):
+    """Time-ordered split; OOT2 is taken first, then the shares of the rest in time order."""
+
+    oot2_share: float = Field(0.05, gt=0, lt=0.5)
+    oot2_max_rows: int = Field(10_000, ge=1)
+    train: float = Field(0.60, gt=0, lt=1)
+    validation: float = Field(0.15, gt=0, lt=1)
+    test: float = Field(0.15, gt=0, lt=1)
+    oot: float = Field(0.10, gt=0, lt=1)
+    cv_folds: int = Field(3, ge=1, le=20)
+    cv_share: float = Field(0.15, gt=0, lt=0.5)  # of train + validation, per fold
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> SplitSettings:
+        total = self.train + self.validation + self.test + self.oot
+        if abs(total - 1) > 1e-9:
+            msg = f"train + validation + test + oot = {total:g}; required: 1"
+            raise ValueError(msg)
+        if self.cv_folds * self.cv_share >= 1:
+            msg = f"cv_folds * cv_share = {self.cv_folds * self.cv_share:g}; required: below 1"
+            raise ValueError(msg)
+        return self
+
+
+FamilyName = Literal["xgboost", "lightgbm", "ar"]
+
+
+class TuningSettings(_Section):
+    """Two-stage tuning of all families at once."""
+
+    families: tuple[FamilyName, ...] = Field(("xgboost", "lightgbm", "ar"), min_length=1)
+    stage1_trials: int = Field(20, ge=1)
+    stage2_trials: int = Field(30, ge=0)
+    seed: int = 42
+    patience: int = Field(10, ge=1)  # in units of round_step boosting rounds
+    round_step: int = Field(10, ge=1)
+    max_rounds: int = Field(9_000, ge=10)  # cap on n_estimators
+    ar_max_lags: int = Field(60, ge=1, le=60)
+    pruning: bool = True
+
+
+class GateSettings(_Section):
+    """The evidence a model must show on OOT rows to be promoted."""
+
+    alpha: float = Field(0.05, gt=0, lt=1)
+    min_r2_oos: float = 0.0  # skill over zero must exceed this
+    bootstrap: Literal["allow", "refuse"] = "allow"
+
+
+class TrackingSettings(_Section):
+    """MLflow. ``uri`` empty: MLFLOW_TRACKING_URI, else sqlite in home."""
+
+    uri: str | None = None
+    experiment: str | None = None  # default: marketray-<name>
+    model_name: str | None = None  # default: marketray-<instrument>
+
+
+class ServingSettings(_Section):
+    """The HTTP service."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65_535)
+    max_bar_age_minutes: float = Field(15.0, gt=0)
+    num_replicas: int = Field(1, ge=1)
+
+
+class Settings(BaseSettings):
+    """Everything one run needs. See the module docstring for precedence."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MARKETRAY_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    home: Path = Path("~/.marketray")
+    name: Name = "default"
+    instrument: Name = "SPX500_USD"
+    bar_interval_minutes: int = Field(1, ge=1, le=1440)
+    clock: str = "data"  # data: the last bar's end; system: now; or an ISO 8601 time with zone
+    source: SimulatorSource | FileSource = Field(SimulatorSource(), discriminator="kind")
+    market: MarketSettings = MarketSettings()
+    quality: QualitySettings = QualitySettings()
+    features: FeatureSettings = FeatureSettings()
+    labels: LabelSettings = LabelSettings()
+    split: SplitSettings = SplitSettings()
+    tuning: TuningSettings = TuningSettings()
+    gate: GateSettings = GateSettings()
+    tracking: TrackingSettings = TrackingSettings()
+    serving: ServingSettings = ServingSettings()
+    lake: str | None = None  # path or URI; default: <home>/lake
+
+    @model_validator(mode="after")
+    def _known_clock(self) -> Settings:
+        if self.clock not in ("data", "system"):
+            try:
+                moment = datetime.fromisoformat(self.clock)
+            except ValueError as e:
+                msg = f"clock={self.clock!r}; required: data, system or an ISO 8601 time with zone"
+                raise ValueError(msg) from e
+            if moment.tzinfo is None:
+                msg = f"clock={self.clock!r} has no time zone; required: e.g. 2024-05-01T14:30:00Z"
+                raise ValueError(msg)
+        return self
+
+    @property
+    def home_path(self) -> Path:
+        """Absolute home folder, ``~`` expanded."""
+        return self.home.expanduser().absolute()
+
+    @property
+    def lake_uri(self) -> str:
+        """Absolute path or URI of the lake."""
+        if self.lake is None:
+            return str(self.home_path / "lake")
+        return self.lake if "://" in self.lake else str(self.resolve(self.lake))
+
+    @property
+    def run_path(self) -> Path:
+        """Folder of this run's tuning records, selection and report."""
+        return self.home_path / "runs" / self.name
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow tracking URI: the setting, else MLFLOW_TRACKING_URI, else sqlite in home."""
+        return (
+            self.tracking.uri
+            or os.environ.get("MLFLOW_TRACKING_URI")
+            or f"sqlite:///{self.home_path / 'mlflow.db'}"
+        )
+
+    @property
+    def experiment(self) -> str:
+        """MLflow experiment name."""
+        return self.tracking.experiment or f"marketray-{self.name}"
+
+    @property
+    def model_name(self) -> str:
+        """Registered model name."""
+        return self.tracking.model_name or f"marketray-{self.instrument}"
+
+    def resolve(self, path: str) -> Path:
+        """Absolute form of `path`; relative ones start at home."""
+        return self.home_path / Path(path).expanduser()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Overrides first, then the environment, then the file (put in by `load_settings`)."""
+        init = dict(init_settings())
+        file = init.pop("_file", {})
+        return (
+            InitSettingsSource(settings_cls, init_kwargs=init),
+            env_settings,
+            InitSettingsSource(settings_cls, init_kwargs=file),
+        )
+
+
+def load_settings(config: str | Path | None = None, overrides: dict[str, Any] | None = None) -> Settings:
+    """Read settings from a YAML file, the environment and overrides.
+
+    Parameters
+    ----------
+    config:
+        Path of a YAML file, or None for defaults.
+    overrides:
+        Nested keys that win over everything else, e.g. ``{"tuning": {"seed": 1}}``.
+
+    Raises
+    ------
+    SettingsError
+        The file is missing or unreadable, a key is unknown, or a value is wrong; the message names
+        the key, what was got and what is required.
+    """
+    file = _read_yaml(Path(config)) if config is not None else {}
+    try:
+        return Settings(**{"_file": file, **(overrides or {})})
+    except ValidationError as e:
+        where = f"settings {config}" if config is not None else "settings"
+        lines = [f"{'.'.join(map(str, d['loc'])) or 'settings'}: {_describe(d)}" for d in e.errors()]
+        msg = f"{where}: " + "; ".join(lines)
+        raise SettingsError(msg, hint="docs/settings.md lists every key with its default") from e
+
+
+def _describe(detail: Any) -> str:
+    if detail["type"] == "extra_forbidden":
+        return "unknown key"
+    got = detail.get("input")
+    shown = "" if isinstance(got, dict) else f" (got {got!r})"
+    return f"{detail['msg']}{shown}"
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text()
+    except OSError as e:
+        msg = f"--config {path}: cannot be read ({e.strerror})"
+        raise SettingsError(msg, hint="pass the path of a YAML file such as configs/quickstart.yaml") from e
+    try:
+        loaded = yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        msg = f"--config {path}: not valid YAML ({' '.join(str(e).split())})"
+        raise SettingsError(msg) from e
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        msg = f"--config {path}: got a {type(loaded).__name__}; required: a mapping of keys"
+        raise SettingsError(msg)
+    expanded: dict[str, Any] = _expand(loaded, path)
+    return expanded
+
+
+def _expand(value: Any, path: Path) -> Any:
+    if isinstance(value, dict):
+        return {k: _expand(v, path) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_expand(v, path) for v in value]
+    if isinstance(value, str):
+        return re.sub(r"\$\{(\w+)\}", lambda m: _environment(m[1], path), value)
+    return value
+
+
+def _environment(name: str, path: Path) -> str:
+    if name not in os.environ:
+        msg = f"--config {path}: ${{{name}}} is used but the environment variable {name} is not set"
+        raise SettingsError(msg, hint=f"export {name}=…")
+    return os.environ[name]

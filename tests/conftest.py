@@ -1,0 +1,42 @@
+"""Fixtures shared by all tests: one local Ray a run, a fresh home a test, the optional real data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from marketray.cluster import prepare_environment
+
+prepare_environment()
+os.environ.setdefault("RAY_TMPDIR", "/tmp")
+
+
+@pytest.fixture(scope="session")
+def ray_local() -> Iterator[None]:
+    """A local Ray with two CPUs for the whole run, without a dashboard."""
+    import ray
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh MARKETRAY_HOME with no tracking server from outside."""
+    monkeypatch.setenv("MARKETRAY_HOME", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def spx_path() -> Path:
+    """Real S&P 500 minute bars; skipped where the data folder is absent."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    path = Path(os.environ.get("MARKETRAY_DATA", default)) / "spx_1m_histdata.parquet"
+    if not path.exists():
+        pytest.skip(f"{path} is absent; set MARKETRAY_DATA to the folder of the real data")
+    return path
