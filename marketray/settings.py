@@ -314,6 +314,8 @@ def load_settings(config: str | Path | None = None, overrides: dict[str, Any] | 
         the key, what was got and what is required.
     """
     file = _read_yaml(Path(config)) if config is not None else {}
+    if "source" in (overrides or {}):  # another source, not a change of keys within the file's
+        file.pop("source", None)
     try:
         return Settings(**{"_file": file, **(overrides or {})})
     except ValidationError as e:
