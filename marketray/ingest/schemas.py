@@ -26,7 +26,7 @@ _FLAGS = ("outlier",)
 
 BAR_SCHEMA = pa.schema(
     [
-        pa.field("time", TIME_TYPE, nullable=False),
+        pa.field("time", TIME_TYPE),
         pa.field("open", pa.float64()),
         pa.field("high", pa.float64()),
         pa.field("low", pa.float64()),
@@ -41,7 +41,7 @@ BAR_SCHEMA = pa.schema(
 
 ARTICLE_SCHEMA = pa.schema(
     [
-        pa.field("article_id", pa.string(), nullable=False),
+        pa.field("article_id", pa.string()),
         pa.field("published_at", TIME_TYPE),
         pa.field("collected_at", TIME_TYPE),
         pa.field("available_at", TIME_TYPE),
@@ -57,7 +57,7 @@ ARTICLE_SCHEMA = pa.schema(
 
 ORACLE_SCHEMA = pa.schema(
     [
-        pa.field("decision_at", TIME_TYPE, nullable=False),
+        pa.field("decision_at", TIME_TYPE),
         pa.field("market", pa.float64()),
         pa.field("news", pa.float64()),
         pa.field("all", pa.float64()),
@@ -75,7 +75,7 @@ def bar_schema(*, quotes: bool = True, flags: bool = True) -> pa.Schema:
 def _quarantine(schema: pa.Schema, left_out: tuple[str, ...] = ()) -> pa.Schema:
     texts = [pa.field(name, pa.string()) for name in schema.names if name not in left_out]
     origin = [
-        pa.field("reason", pa.string(), nullable=False),
+        pa.field("reason", pa.string()),
         pa.field("source", pa.string()) if "source" not in schema.names else pa.field("file", pa.string()),
         pa.field("line", pa.int64()),
     ]
