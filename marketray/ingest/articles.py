@@ -7,7 +7,7 @@ the span it names, since the article can have appeared at any moment of it.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -67,10 +67,9 @@ def available_at_expr(
     except (ValueError, ZoneInfoNotFoundError) as e:
         msg = f"day_zone={day_zone!r} is not an IANA zone"
         raise SettingsError(msg, hint="for example America/New_York or UTC") from e
-    known = pl.when(precision == "second").then(published_at)
-    for name, span in _SPANS.items():
-        known = known.when(precision == name).then(published_at.dt.truncate(span).dt.offset_by(span))
-    known_from = known.when(precision == "day").then(_end_of_day(published_at, zone)).otherwise(None)
+    ends = {name: published_at.dt.truncate(span).dt.offset_by(span) for name, span in _SPANS.items()}
+    ends |= {"second": published_at, "day": _end_of_day(published_at, zone)}
+    known_from = pl.coalesce(pl.when(precision == name).then(end) for name, end in ends.items())
     usable = pl.when(collected_at.is_not_null() & known_from.is_not_null()).then(
         pl.max_horizontal(known_from, collected_at)
     )
@@ -123,8 +122,8 @@ def available_at(
         raise DataError(msg, hint="say how exact published_at is; an unknown precision is not guessed")
     kind = pl.Datetime("us", "UTC")
     expression = available_at_expr(
-        pl.lit(published_at, kind),
-        pl.lit(collected_at, kind),
+        pl.lit(published_at.astimezone(UTC), kind),
+        pl.lit(collected_at.astimezone(UTC), kind),
         pl.lit(precision),
         day_zone=day_zone,
         latency_seconds=latency_seconds,
