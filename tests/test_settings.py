@@ -1,0 +1,95 @@
+"""Settings: precedence, unknown keys, and what a wrong value says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from marketray.errors import SettingsError
+from marketray.settings import FileSource, SimulatorSource, load_settings
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "settings.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_overrides_win_over_environment_over_file_over_defaults(home: Path, monkeypatch) -> None:
+    path = write(home, "tuning: {stage1_trials: 11, stage2_trials: 12, seed: 13}")
+    monkeypatch.setenv("MARKETRAY_TUNING__STAGE2_TRIALS", "22")
+    monkeypatch.setenv("MARKETRAY_TUNING__SEED", "23")
+    tuning = load_settings(path, {"tuning": {"seed": 33}}).tuning
+    assert (tuning.stage1_trials, tuning.stage2_trials, tuning.seed, tuning.patience) == (11, 22, 33, 10)
+
+
+def test_an_override_of_the_source_replaces_the_files_source(home: Path) -> None:
+    path = write(home, "source: {kind: simulator, bars: 20000}")
+    assert isinstance(load_settings(path).source, SimulatorSource)
+    replaced = load_settings(path, {"source": {"kind": "files", "paths": ["/a.csv"]}})
+    assert isinstance(replaced.source, FileSource)
+
+
+def test_paths_resolve_against_home_never_the_working_directory(home: Path, monkeypatch) -> None:
+    monkeypatch.chdir("/")
+    settings = load_settings(None, {"lake": "elsewhere"})
+    assert settings.lake_uri == str(home / "elsewhere")
+    assert settings.resolve("bars.csv") == home / "bars.csv"
+    assert settings.resolve("/data/bars.csv") == Path("/data/bars.csv")
+    assert load_settings(None, {"lake": "s3://bucket/lake"}).lake_uri == "s3://bucket/lake"
+
+
+def test_tracking_uri_is_the_setting_then_the_environment_then_sqlite(home: Path, monkeypatch) -> None:
+    assert load_settings().tracking_uri == f"sqlite:///{home}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
+    assert load_settings().tracking_uri == "http://tracking:5000"
+    assert load_settings(None, {"tracking": {"uri": "http://mine"}}).tracking_uri == "http://mine"
+
+
+def test_environment_variables_in_the_file_are_expanded_or_named(home: Path, monkeypatch) -> None:
+    path = write(home, "source: {kind: files, paths: ['${BARS_FOLDER}/a.csv']}")
+    monkeypatch.setenv("BARS_FOLDER", "/data")
+    source = load_settings(path).source
+    assert isinstance(source, FileSource)
+    assert source.paths == ("/data/a.csv",)
+    monkeypatch.delenv("BARS_FOLDER")
+    with pytest.raises(SettingsError, match="BARS_FOLDER is not set"):
+        load_settings(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tunin: {seed: 1}", "tunin: unknown key"),
+        ("tuning: {stage1_trials: none}", r"tuning.stage1_trials: .*valid integer.*got 'none'"),
+        ("labels: {horizon_minutes: 5}", "label_tolerance_minutes=5 must be smaller than horizon_minutes=5"),
+        ("labels: {class_edges: [0.1, 0, 0.2, 0.3]}", "class_edges=.* must be strictly increasing"),
+        ("split: {train: 0.7}", "= 1.1; required: 1"),
+        ("split: {cv_folds: 5, cv_share: 0.3}", "cv_folds \\* cv_share = 1.5; required: below 1"),
+        ("clock: tomorrow", "clock='tomorrow'; required: data, system or an ISO 8601 time"),
+        ("clock: '2024-05-01T14:30:00'", "has no time zone"),
+        ("name: a/b", "got 'a/b'; required: letters, digits"),
+        ("source: {kind: files, paths: []}", "source.files.paths: .*at least 1 item"),
+        ("source: {kind: feed}", "source: .*'simulator', 'files'"),
+        ("[1, 2]", "got a list; required: a mapping of keys"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_a_wrong_setting_names_the_key_and_the_rule(home: Path, text: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message) as caught:
+        load_settings(write(home, text))
+    assert caught.value.exit_code == 2
+
+
+def test_a_missing_file_is_named(home: Path) -> None:
+    with pytest.raises(SettingsError, match=r"absent.yaml: cannot be read \(No such file"):
+        load_settings(home / "absent.yaml")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_committed_configuration_loads(home: Path, monkeypatch, path: Path) -> None:
+    monkeypatch.setenv("MARKETRAY_DATA", "/data")
+    assert load_settings(path).name == path.stem
