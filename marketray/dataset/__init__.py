@@ -1,0 +1,1 @@
+"""Labels, splits, the vault, and the blocks that models are fitted on."""

@@ -1,0 +1,1 @@
+"""Metrics, significance, selection and reports."""
