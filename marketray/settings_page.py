@@ -1,4 +1,4 @@
-"""docs/settings.md, written from the settings classes: ``python -m marketray.settings_page > docs/settings.md``."""
+"""docs/settings.md, written from the classes: ``python -m marketray.settings_page > docs/settings.md``."""
 
 from __future__ import annotations
 
@@ -79,8 +79,9 @@ def _type_name(annotation: Any) -> str:
         return f"list of {_type_name(inner[0])}"
     if origin is dict:
         return "mapping"
+    name: str = annotation.__name__
     return {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}.get(
-        annotation.__name__, annotation.__name__.lower()
+        name, name.lower()
     )
 
 

@@ -39,16 +39,23 @@ def copy_project(target: Path) -> None:
             shutil.copy2(ROOT / name, target / name)
 
 
+def apply(patch: Path, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run ``git apply`` on the files below `folder`."""
+    return subprocess.run(
+        ["git", "apply", *options, str(patch)], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
 def survives(patch: Path, folder: Path) -> str | None:
     """Apply `patch` in a copy below `folder` and run its law's tests; why it survived, or None."""
     copy = folder / patch.stem
     copy_project(copy)
-    applied = subprocess.run(
-        ["patch", "--quiet", "-p1", "-i", str(patch)], cwd=copy, capture_output=True, text=True, check=False
-    )
+    applied = apply(patch, copy)
     if applied.returncode:
-        return f"does not apply: {applied.stdout.strip()}"
-    tests = sorted(str(p.relative_to(copy)) for p in (copy / "tests/laws").glob(f"test_law_{law_of(patch)}_*.py"))
+        return f"does not apply: {applied.stderr.strip()}"
+    tests = sorted(
+        str(p.relative_to(copy)) for p in (copy / "tests/laws").glob(f"test_law_{law_of(patch)}_*.py")
+    )
     environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     environment.setdefault("MARKETRAY_DATA", str(ROOT.parent / "shared" / "data"))
     ran = subprocess.run(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.laws.mutate import LAWS, MUTATIONS, ROOT, law_of
+from tests.laws.mutate import LAWS, MUTATIONS, ROOT, apply, law_of
 
 PATCHES = sorted(MUTATIONS.glob("*.patch"))
 
@@ -23,11 +22,5 @@ def test_every_mutation_still_applies_and_changes_product_code_only(patch: Path)
     changed = [line[6:] for line in patch.read_text().splitlines() if line.startswith("+++ b/")]
     assert changed
     assert all(name.startswith("marketray/") for name in changed)
-    applied = subprocess.run(
-        ["patch", "--dry-run", "--quiet", "--fuzz=0", "-p1", "-i", str(patch)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert applied.returncode == 0, applied.stdout
+    applied = apply(patch, ROOT, "--check")
+    assert applied.returncode == 0, applied.stderr
