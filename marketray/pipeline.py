@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from marketray import errors
 from marketray.errors import ClusterError, MarketrayError, SettingsError
 
 if TYPE_CHECKING:
@@ -89,7 +91,7 @@ def unwrapped_errors() -> Iterator[None]:
     try:
         yield
     except RayError as e:
-        inner = _marketray_cause(e)
+        inner = _marketray_cause(e) or _named_in_trace(str(e))
         if inner is not None:
             raise inner from e
         reason = str(e).strip().splitlines()[-1] if str(e).strip() else type(e).__name__
@@ -110,3 +112,15 @@ def _marketray_cause(error: BaseException) -> MarketrayError | None:
             return current
         queue += [vars(current).get("cause"), current.__cause__, current.__context__]
     return None
+
+
+_IN_TRACE = re.compile(r"^\s*marketray\.errors\.(\w+): (.*)(?:\n\s*Hint: (.*))?$", re.MULTILINE)
+
+
+def _named_in_trace(trace: str) -> MarketrayError | None:
+    """The MarketrayError that a trace names: Ray Data ships a failed function's error as text only."""
+    match = _IN_TRACE.search(trace)
+    if match is None or match[1] not in errors.__all__:
+        return None
+    error: MarketrayError = getattr(errors, match[1])(match[2], hint=match[3])
+    return error

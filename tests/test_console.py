@@ -1,0 +1,63 @@
+"""Plain values and tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from marketray.console import as_plain, evaluation_table, show
+
+
+@dataclass
+class Result:
+    n: int
+    r2: float
+    at: datetime
+    nested: dict[str, object]
+
+
+def test_plain_form_of_every_kind_of_value() -> None:
+    result = Result(
+        3, float("nan"), datetime(2024, 1, 2, tzinfo=UTC), {"p": Path("/a"), "d": date(2024, 1, 2)}
+    )
+    assert as_plain([result, np.float64(0.5), np.bool_(True), (1, None), float("inf")]) == [
+        {"n": 3, "r2": None, "at": "2024-01-02T00:00:00+00:00", "nested": {"p": "/a", "d": "2024-01-02"}},
+        0.5,
+        True,
+        [1, None],
+        None,
+    ]
+
+
+def test_a_value_without_a_plain_form_is_named() -> None:
+    with pytest.raises(TypeError, match="object has no plain form"):
+        as_plain(object())
+
+
+def test_show_prints_lists_as_tables_and_objects_as_pairs(capsys) -> None:
+    show(
+        [{"version": 2, "verdict": "promoted", "tags": {"a": 1}}, {"version": 1, "verdict": None, "tags": {}}]
+    )
+    show({"r2": 0.123456789, "empty": None})
+    printed = capsys.readouterr().out.split()
+    assert printed == ["version", "verdict", "2", "promoted", "1", "–", "r2", "0.123457", "empty", "–"]
+
+
+def test_the_evaluation_table_shows_percent_and_gaps() -> None:
+    report = {
+        "comparison": [
+            {"model": "ar", "r2_oos": {"test": 0.0123, "oot": -0.002}, "rmse_pct": {"test": 0.05}},
+            {"model": "zero", "r2_oos": {"test": 0.0}, "rmse_pct": {}},
+        ]
+    }
+    console = Console(width=140)
+    with console.capture() as captured:
+        console.print(evaluation_table(report))
+    rows = [line for line in captured.get().splitlines() if line.startswith(("│ ar ", "│ zero "))]
+    assert rows[0].replace("│", "").split() == ["ar", "–", "1.230", "-0.200", "–", "–", "0.05000", "–", "–"]
+    assert rows[1].replace("│", "").split() == ["zero", "–", "0.000", "–", "–", "–", "–", "–", "–"]
