@@ -1,0 +1,168 @@
+"""The catalog: which features there are for these settings and these data, and how to compute them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from marketray.errors import DataError, SettingsError
+from marketray.features.definition import Feature
+from marketray.features.groups import built_in_columns, built_in_features
+from marketray.hashing import code_hash, digest
+
+if TYPE_CHECKING:
+    from marketray.settings import FeatureSettings
+
+__all__ = ["Catalog", "Feature", "build_catalog"]
+
+_log = logging.getLogger(__name__)
+
+_REQUIRED = ("time", "open", "high", "low", "close")
+_DEFINING_CODE = (
+    "marketray.features.catalog",
+    "marketray.features.definition",
+    "marketray.features.groups",
+    "marketray.features.kernel",
+    "marketray.features.windows",
+    "marketray.sessions",
+)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The features of a run, in column order.
+
+    Attributes
+    ----------
+    features:
+        The definitions, in the order of the output columns.
+    dropped:
+        Names of features left out because the data lack what they need.
+    interval_minutes:
+        Length of a bar; decision_at = time + interval.
+    hash:
+        32 hex digits over the definitions and the code behind them. A model answers only for features
+        of the catalog that it was trained on.
+    layers:
+        The computation: each layer's expressions need only bars, kernel columns and earlier layers.
+    """
+
+    features: tuple[Feature, ...]
+    dropped: tuple[str, ...]
+    interval_minutes: int
+    hash: str
+    layers: tuple[tuple[pl.Expr, ...], ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Feature names in column order."""
+        return tuple(f.name for f in self.features)
+
+    @property
+    def lookback(self) -> int:
+        """Bars the last row of a table needs, itself included; the halo is one less."""
+        return max(f.lookback for f in self.features)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Bar columns to read."""
+        optional = {name for f in self.features for name in f.inputs}
+        return (*_REQUIRED, *sorted(optional))
+
+    def group(self, name: str) -> tuple[str, ...]:
+        """Names of the features of one group."""
+        return tuple(f.name for f in self.features if f.group == name)
+
+    def __getitem__(self, name: str) -> Feature:
+        """The definition of one feature."""
+        for feature in self.features:
+            if feature.name == name:
+                return feature
+        raise KeyError(name)
+
+
+def build_catalog(
+    settings: FeatureSettings, available: Collection[str], interval_minutes: int = 1
+) -> Catalog:
+    """Features of the chosen groups that the data can carry.
+
+    Parameters
+    ----------
+    settings:
+        Groups to compute (empty: all) and names to leave out.
+    available:
+        Bar columns that hold data; a volume that is null throughout is not among them.
+    interval_minutes:
+        Length of a bar.
+
+    Raises
+    ------
+    SettingsError
+        A group or a name is unknown, or nothing is left.
+    DataError
+        The bars lack a column that every feature needs.
+    """
+    missing = sorted(set(_REQUIRED) - set(available))
+    if missing:
+        msg = f"bars: got the columns {sorted(available)}, which lack {missing}; required: {list(_REQUIRED)}"
+        raise DataError(msg, hint="run the ingest stage again")
+    known = built_in_features(interval_minutes)
+    chosen = _chosen(settings, known)
+    kept = tuple(f for f in chosen if set(f.inputs) <= set(available))
+    dropped = tuple(f.name for f in chosen if f not in kept)
+    if dropped:
+        _log.info("features dropped because the bars lack their inputs: %s", ", ".join(dropped))
+    if not kept:
+        msg = f"features: groups={list(settings.groups)} and exclude leave no feature for these bars"
+        raise SettingsError(msg, hint="choose more groups, or exclude fewer features")
+    definitions = {**built_in_columns(), **{f.name: f.expression for f in known}}
+    identity = [[f.name, f.group, f.lookback, f.formula, f.unit, f.inputs, f.exact] for f in kept]
+    return Catalog(
+        features=kept,
+        dropped=dropped,
+        interval_minutes=interval_minutes,
+        hash=digest(identity, interval_minutes, code_hash(*_DEFINING_CODE)),
+        layers=_layers([f.name for f in kept], definitions),
+    )
+
+
+def _chosen(settings: FeatureSettings, known: list[Feature]) -> list[Feature]:
+    groups = list(dict.fromkeys(f.group for f in known))
+    unknown = sorted(set(settings.groups) - set(groups))
+    if unknown:
+        msg = f"features.groups: got {unknown}; required: some of {groups}"
+        raise SettingsError(msg, hint="docs/features.md lists the groups")
+    unknown = sorted(set(settings.exclude) - {f.name for f in known})
+    if unknown:
+        msg = f"features.exclude: {unknown} are not features"
+        raise SettingsError(msg, hint="docs/features.md lists the features")
+    wanted = set(settings.groups or groups)
+    return [f for f in known if f.group in wanted and f.name not in settings.exclude]
+
+
+def _layers(names: list[str], definitions: Mapping[str, pl.Expr]) -> tuple[tuple[pl.Expr, ...], ...]:
+    """Order the definitions behind `names` so that each needs only earlier ones."""
+    depth: dict[str, int] = {}
+
+    def place(name: str, path: tuple[str, ...]) -> int:
+        if name not in definitions:
+            return 0  # a bar or kernel column
+        if name in path:
+            msg = f"features: {' -> '.join((*path, name))} is a circle"
+            raise SettingsError(msg, hint="define each feature from bars or from other features")
+        if name not in depth:
+            roots = definitions[name].meta.root_names()
+            depth[name] = 1 + max((place(root, (*path, name)) for root in roots), default=0)
+        return depth[name]
+
+    for name in names:
+        place(name, ())
+    count = max(depth.values())
+    return tuple(
+        tuple(definitions[name].alias(name) for name, d in depth.items() if d == level)
+        for level in range(1, count + 1)
+    )

@@ -1,0 +1,36 @@
+"""Feature definitions, one file a group."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from marketray.features.definition import Feature
+from marketray.features.groups.microstructure import microstructure
+from marketray.features.groups.momentum import momentum, momentum_columns
+from marketray.features.groups.returns import lags, returns
+from marketray.features.groups.session import session
+from marketray.features.groups.shared import shared_columns
+from marketray.features.groups.trend import trend
+from marketray.features.groups.volatility import volatility
+from marketray.features.groups.volume import volume
+
+__all__ = ["built_in_columns", "built_in_features"]
+
+
+def built_in_features(interval_minutes: int) -> list[Feature]:
+    """Every built-in feature, in catalog order, for bars of `interval_minutes`."""
+    return [
+        *returns(),
+        *momentum(),
+        *trend(),
+        *volatility(),
+        *volume(),
+        *microstructure(),
+        *session(interval_minutes),
+        *lags(),
+    ]
+
+
+def built_in_columns() -> dict[str, pl.Expr]:
+    """Columns shared by the built-in features."""
+    return {**shared_columns(), **momentum_columns()}

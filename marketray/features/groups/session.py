@@ -1,0 +1,105 @@
+"""Where the bar stands in its session and in the day, and what the session has done so far.
+
+What a session has done so far needs all its bars, and a session lasts at most a day: the lookback is
+the number of bars of a day. Bars outside all sessions have null here.
+"""
+
+from __future__ import annotations
+
+import math
+
+import polars as pl
+
+from marketray.features.definition import Feature
+
+__all__ = ["MAX_SESSION_MINUTES", "session"]
+
+MAX_SESSION_MINUTES = 1440
+
+_GROUP = "session"
+
+
+def session(interval_minutes: int) -> list[Feature]:
+    """All session features for bars of `interval_minutes`."""
+    day = math.ceil(MAX_SESSION_MINUTES / interval_minutes)
+    return [*_clock(), *_day(), *_since_open(day)]
+
+
+def _clock() -> list[Feature]:
+    decision, unit = pl.col("_decision_at"), "minutes"
+    pairs = [
+        (
+            "minutes_since_open",
+            decision - pl.col("_open_at"),
+            "decision_at - session open; a session is cut at the market's declared breaks",
+        ),
+        ("minutes_to_close", pl.col("_close_at") - decision, "session close - decision_at"),
+    ]
+    clock = [
+        Feature(
+            name=name,
+            group=_GROUP,
+            lookback=1,
+            expression=span.dt.total_microseconds() / 60e6,
+            formula=formula,
+            source="exchange calendar",
+            unit=unit,
+            exact=True,
+        )
+        for name, span, formula in pairs
+    ]
+    since = Feature(
+        name="minutes_since_previous_bar",
+        group=_GROUP,
+        lookback=2,
+        expression=pl.col("time").diff().dt.total_microseconds() / 60e6,
+        formula="time - time of the bar before, over breaks and missing minutes alike",
+        source="bar times",
+        unit=unit,
+        exact=True,
+    )
+    return [*clock, since]
+
+
+def _day() -> list[Feature]:
+    decision = pl.col("_decision_at")
+    angle = (decision.dt.hour().cast(pl.Float64) + decision.dt.minute() / 60) * (2 * math.pi / 24)
+    return [
+        Feature(
+            name=f"hour_{wave}",
+            group=_GROUP,
+            lookback=1,
+            expression=expression,
+            formula=f"{wave}(2 pi h / 24), h = hours since midnight UTC at decision_at",
+            source="cyclic encoding",
+            unit="-1 to 1",
+            exact=True,
+        )
+        for wave, expression in (("sin", angle.sin()), ("cos", angle.cos()))
+    ]
+
+
+def _since_open(day: int) -> list[Feature]:
+    first = pl.col("open").first().over("_session")
+    traded, volume = (pl.col(name).cum_sum().over("_session") for name in ("_traded", "volume"))
+    inside = pl.col("_session").is_not_null()
+    return [
+        Feature(
+            name="return_since_open",
+            group=_GROUP,
+            lookback=day,
+            expression=pl.when(inside).then(pl.col("close") / first - 1),
+            formula="C / open of the session's first bar - 1",
+            source="session return",
+            exact=True,
+        ),
+        Feature(
+            name="vwap_distance_session",
+            group=_GROUP,
+            lookback=day,
+            expression=pl.when(inside & (volume > 0)).then(pl.col("close") / (traded / volume) - 1),
+            formula="C / VWAP - 1, VWAP = sum of V (H + L + C) / 3 over sum of V since the session's open",
+            source="volume-weighted average price",
+            inputs=("volume",),
+        ),
+    ]

@@ -1,0 +1,117 @@
+"""The one evaluation of the catalog, for whole months and for the latest bar alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+import polars as pl
+
+from marketray.errors import DataError, SettingsError
+from marketray.features.catalog import Catalog
+from marketray.features.groups.session import MAX_SESSION_MINUTES
+from marketray.sessions import Sessions
+
+__all__ = ["compute", "latest"]
+
+TIME = pl.Datetime("us", "UTC")
+
+
+def compute(catalog: Catalog, bars: pl.DataFrame, sessions: Sessions) -> pl.DataFrame:
+    """Feature rows of all `bars`.
+
+    Parameters
+    ----------
+    catalog:
+        What to compute.
+    bars:
+        Bars with time (open, UTC) strictly increasing and the columns of `catalog.columns`. The first
+        row counts as the first bar ever seen: a feature is null until its lookback of bars is there.
+    sessions:
+        Sessions that cover the bars' whole span.
+
+    Returns
+    -------
+    pl.DataFrame
+        time, decision_at (UTC), then one Float64 column a feature; a row uses bars that end at or
+        before its decision_at only. Undefined and infinite values are null.
+
+    Raises
+    ------
+    DataError
+        A column is missing or the times do not increase.
+    SettingsError
+        A session is longer than a day, which the session features' lookback does not cover.
+    """
+    frame = _with_kernel_columns(catalog, bars, sessions)
+    for layer in catalog.layers:
+        frame = frame.with_columns(layer)
+    return frame.select(
+        "time",
+        pl.col("_decision_at").alias("decision_at"),
+        *(_known(f.name, f.lookback) for f in catalog.features),
+    )
+
+
+def latest(
+    catalog: Catalog, bars: pl.DataFrame, sessions: Sessions, *, from_start: bool = False
+) -> pl.DataFrame:
+    """Feature row of the last bar, from the last `catalog.lookback` bars; equal to the batch row.
+
+    Parameters
+    ----------
+    bars:
+        The tail of the history, at least `catalog.lookback` bars.
+    from_start:
+        The bars begin where the instrument's history begins, so that fewer are right.
+
+    Returns
+    -------
+    pl.DataFrame
+        One row, as `compute` gives it.
+
+    Raises
+    ------
+    DataError
+        There are fewer bars than the lookback, or what `compute` refuses.
+    """
+    if bars.is_empty() or (bars.height < catalog.lookback and not from_start):
+        msg = f"bars: got {bars.height}; required: the last {catalog.lookback} (the catalog's lookback)"
+        raise DataError(msg, hint="pass a longer history, or leave out the features with a long lookback")
+    return compute(catalog, bars.tail(catalog.lookback), sessions).tail(1)
+
+
+def _with_kernel_columns(catalog: Catalog, bars: pl.DataFrame, sessions: Sessions) -> pl.DataFrame:
+    _check(catalog.columns, bars)
+    spans = sessions.frame
+    longest = (spans["close_at"] - spans["open_at"]).max()
+    if isinstance(longest, timedelta) and longest > timedelta(minutes=MAX_SESSION_MINUTES):
+        msg = f"market.calendar: a session lasts {longest}; required: at most {MAX_SESSION_MINUTES} minutes"
+        raise SettingsError(msg, hint="declare the daily halts in market.breaks")
+    position = pl.Series("_session", sessions.locate(bars["time"]))
+    position = position.set(position < 0, None)
+    return bars.select(catalog.columns).with_columns(
+        pl.int_range(pl.len()).alias("_row"),
+        (pl.col("time") + pl.duration(minutes=catalog.interval_minutes)).alias("_decision_at"),
+        position,
+        spans["open_at"].gather(position).alias("_open_at"),
+        spans["close_at"].gather(position).alias("_close_at"),
+    )
+
+
+def _check(required: Iterable[str], bars: pl.DataFrame) -> None:
+    missing = [name for name in required if name not in bars.columns]
+    if missing:
+        msg = f"bars: got the columns {bars.columns}, which lack {missing}"
+        raise DataError(msg, hint="pass bars as the lake's bronze/bars holds them")
+    if bars.schema["time"] != TIME:
+        msg = f"bars: time is {bars.schema['time']}; required: {TIME}"
+        raise DataError(msg, hint="cast time to microseconds in UTC")
+    if not bars["time"].diff().slice(1).dt.total_microseconds().ge(1).all():
+        msg = "bars: the times do not strictly increase"
+        raise DataError(msg, hint="sort the bars by time and drop duplicates")
+
+
+def _known(name: str, lookback: int) -> pl.Expr:
+    value = pl.col(name).cast(pl.Float64)
+    return pl.when((pl.col("_row") >= lookback - 1) & value.is_finite()).then(value).alias(name)
