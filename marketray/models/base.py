@@ -1,0 +1,345 @@
+"""The one interface behind which every model family stands.
+
+A `Family` knows how to fit; a `FittedModel` knows how to predict, explain and store itself in a native,
+safe format (never a pickle). Tuning drives a family in smaller steps: `Family.prepare` bins a fold's rows
+once, `Family.start` begins a `Training` on them, and `EarlyStopping` advances it round by round. `fit`
+is these three in a row.
+
+Labels of half-hour returns are of the order of 1e-3. Families divide the label by its training standard
+deviation, so that regularisation ranges mean the same on every instrument, and store the scale.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from marketray.errors import ModelError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = [
+    "FORMAT",
+    "EarlyStopping",
+    "Evaluation",
+    "Family",
+    "FittedModel",
+    "Float32Array",
+    "Float64Array",
+    "Params",
+    "Prepared",
+    "Task",
+    "Training",
+]
+
+FORMAT = 1
+"""Version of the layout of ``model.json``."""
+
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+Params = Mapping[str, Any]
+Task = Literal["regression", "direction"]
+Evaluation = tuple[Float32Array, Float64Array]
+
+
+class FittedModel(ABC):
+    """A model that predicts, explains and stores itself.
+
+    Parameters
+    ----------
+    task:
+        ``regression``: predictions are simple returns, fractions. ``direction``: P(label > 0).
+    columns:
+        Names of the columns of every X given to this model, in order.
+    params:
+        The parameters it was fitted with, defaults filled in.
+    rounds:
+        Boosting rounds in use; 1 for models that are not boosted.
+    """
+
+    family: ClassVar[str]
+    artefact: ClassVar[str | None] = None
+
+    def __init__(self, task: Task, columns: tuple[str, ...], params: Params, rounds: int) -> None:
+        self.task = task
+        self.columns = columns
+        self.params = dict(params)
+        self.rounds = rounds
+
+    def predict(self, X: Float32Array) -> Float64Array:
+        """Predictions (n,) for X (n, p): returns as fractions, or P(up) for the direction task.
+
+        Raises
+        ------
+        ModelError
+            X does not have this model's columns, or holds an infinite value.
+        """
+        return self._predict(self._checked(X))
+
+    def contributions(self, X: Float32Array) -> Float64Array:
+        """Contribution of every column and, last, the bias: (n, p + 1).
+
+        A row sums to the raw prediction: the return, or the log-odds of P(up) for the direction task.
+        """
+        return self._contributions(self._checked(X))
+
+    @abstractmethod
+    def importance(self) -> dict[str, float]:
+        """Share of every column in what the model has learned; sums to 1, or all 0 if it learned nothing."""
+
+    def save(self, folder: Path) -> None:
+        """Write the native artefact and ``model.json`` into `folder`, which is created."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._save_artefact(folder)
+        document = {
+            "format": FORMAT,
+            "family": self.family,
+            "task": self.task,
+            "columns": list(self.columns),
+            "params": self.params,
+            "rounds": self.rounds,
+            "artefact": self.artefact,
+            **self._document(),
+        }
+        (folder / "model.json").write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path, document: dict[str, Any]) -> FittedModel:
+        """Read a model back; `document` is the parsed ``model.json``."""
+
+    @abstractmethod
+    def _predict(self, X: Float32Array) -> Float64Array: ...
+
+    @abstractmethod
+    def _contributions(self, X: Float32Array) -> Float64Array: ...
+
+    def _save_artefact(self, folder: Path) -> None:
+        """Write what does not fit into ``model.json``; nothing by default."""
+        del folder
+
+    def _document(self) -> dict[str, Any]:
+        """Further keys of ``model.json``."""
+        return {}
+
+    def _checked(self, X: Float32Array) -> Float32Array:
+        if X.ndim != 2 or X.shape[1] != len(self.columns):
+            msg = (
+                f"X has shape {X.shape}; required: (n, {len(self.columns)}), one column for each of `columns`"
+            )
+            raise ModelError(msg, hint="select the model's columns, in their order, before predicting")
+        X = np.ascontiguousarray(X, np.float32)
+        if np.isinf(X).any():
+            msg = f"X holds {int(np.isinf(X).sum())} infinite values; required: finite, or NaN where missing"
+            raise ModelError(msg, hint="give NaN where a feature has no value")
+        return X
+
+
+@dataclass
+class Prepared:
+    """A family's own form of training (and evaluation) rows, built once and used by many trials."""
+
+    columns: tuple[str, ...]
+    task: Task
+    target_scale: float
+    target_mean: float  # of the scaled target
+    train: Any
+    evaluation: Any = None
+
+
+class Training(ABC):
+    """A fit in progress.
+
+    Attributes
+    ----------
+    rounds, max_rounds:
+        Boosting rounds done, and the most there will be.
+    """
+
+    rounds: int = 0
+    max_rounds: int = 1
+
+    @abstractmethod
+    def advance(self, rounds: int) -> None:
+        """Train `rounds` more rounds, or as many as are left."""
+
+    @abstractmethod
+    def predictions(self) -> Float64Array:
+        """Predictions (m,) for the evaluation rows with all rounds done so far."""
+
+    @abstractmethod
+    def model(self, rounds: int) -> FittedModel:
+        """The model made of the first `rounds` rounds."""
+
+
+@dataclass
+class EarlyStopping:
+    """Advance a `Training` while its error on the evaluation rows improves.
+
+    The error is the RMSE of the predictions, for the direction task that of P(up) against 0/1 (the root of
+    the Brier score). Training ends after `patience` steps of `round_step` rounds without a new best.
+    """
+
+    training: Training
+    y: Float64Array
+    patience: int = 10
+    round_step: int = 10
+    best_score: float = float("inf")
+    best_rounds: int = 0
+    best_predictions: Float64Array = field(default_factory=lambda: np.empty(0))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the rounds are used up or the patience is at its end."""
+        done = self.training.rounds
+        return done >= self.training.max_rounds or (
+            done > 0 and done - self.best_rounds >= self.patience * self.round_step
+        )
+
+    def advance(self) -> float:
+        """Train one step and return its RMSE."""
+        self.training.advance(self.round_step)
+        predictions = self.training.predictions()
+        score = float(np.sqrt(np.mean((self.y - predictions) ** 2)))
+        if score < self.best_score:
+            self.best_score, self.best_rounds = score, self.training.rounds
+            self.best_predictions = predictions
+        return score
+
+
+class Family(ABC):
+    """How to fit one kind of model."""
+
+    name: ClassVar[str]
+    tasks: ClassVar[tuple[Task, ...]]
+    defaults: ClassVar[dict[str, Any]]
+    boosted: ClassVar[bool] = False
+
+    @abstractmethod
+    def columns(self, available: Collection[str]) -> tuple[str, ...]:
+        """The columns this family learns from, out of those there are."""
+
+    @abstractmethod
+    def prepare(
+        self,
+        params: Params,
+        columns: tuple[str, ...],
+        X: Float32Array,
+        y: Float64Array,
+        *,
+        task: Task = "regression",
+        threads: int = 1,
+        evaluation: Evaluation | None = None,
+    ) -> Prepared:
+        """Check the rows and put them into the family's own form (binned, for trees)."""
+
+    @abstractmethod
+    def start(self, prepared: Prepared, params: Params, *, threads: int = 1, seed: int = 0) -> Training:
+        """Begin a fit on prepared rows."""
+
+    def preparation_key(self, params: Params) -> Hashable:
+        """Trials with equal keys can share one `Prepared`."""
+        del params
+        return ()
+
+    def with_rounds(self, params: Params, rounds: int) -> dict[str, Any]:
+        """`params` with the number of boosting rounds fixed, for a refit without evaluation rows."""
+        return {**params, "n_estimators": rounds} if self.boosted else dict(params)
+
+    def fit(
+        self,
+        params: Params,
+        columns: tuple[str, ...],
+        X: Float32Array,
+        y: Float64Array,
+        *,
+        task: Task = "regression",
+        threads: int = 1,
+        seed: int = 0,
+        evaluation: Evaluation | None = None,
+        on_step: Callable[[int, float], bool] | None = None,
+        patience: int = 10,
+        round_step: int = 10,
+    ) -> FittedModel:
+        """Fit on X (n, p) and y (n,).
+
+        Parameters
+        ----------
+        params:
+            Parameters of the family; `defaults` where not given. ``n_estimators`` caps the rounds.
+        columns:
+            Names of the columns of X.
+        y:
+            Simple returns as fractions; 0 and 1 for the direction task.
+        evaluation:
+            Later rows (X, y) for early stopping; without them all ``n_estimators`` rounds are trained.
+        on_step:
+            Called with (rounds, RMSE on the evaluation rows) after every step; training ends where it
+            returns False.
+        patience, round_step:
+            End after `patience` steps of `round_step` rounds without a new best.
+
+        Raises
+        ------
+        ModelError
+            A parameter, the task, a shape or a value is not usable.
+        """
+        prepared = self.prepare(params, columns, X, y, task=task, threads=threads, evaluation=evaluation)
+        training = self.start(prepared, params, threads=threads, seed=seed)
+        if evaluation is None:
+            training.advance(training.max_rounds)
+            return training.model(training.rounds)
+        stopping = EarlyStopping(training, evaluation[1], patience, round_step)
+        while not stopping.finished:
+            score = stopping.advance()
+            if on_step is not None and not on_step(training.rounds, score):
+                break
+        return training.model(stopping.best_rounds)
+
+    def filled(self, params: Params) -> dict[str, Any]:
+        """`params` with the defaults filled in.
+
+        Raises
+        ------
+        ModelError
+            A parameter is not one of this family's.
+        """
+        unknown = sorted(set(params) - set(self.defaults))
+        if unknown:
+            msg = f"{self.name}: unknown parameters {unknown}; required: some of {sorted(self.defaults)}"
+            raise ModelError(msg)
+        return {**self.defaults, **params}
+
+    def check(self, task: Task, columns: tuple[str, ...], X: Float32Array, y: Float64Array) -> None:
+        """Refuse what cannot be fitted; see `fit`."""
+        if task not in self.tasks:
+            msg = f"{self.name}: task={task!r}; required: one of {list(self.tasks)}"
+            raise ModelError(msg)
+        if X.ndim != 2 or X.shape[1] != len(columns) or len(X) != len(y):
+            msg = (
+                f"{self.name}: X has shape {X.shape}, y {y.shape}, with {len(columns)} columns; required: "
+                f"X (n, {len(columns)}) and y (n,)"
+            )
+            raise ModelError(msg)
+        if len(y) < 2 or not np.isfinite(y).all():
+            msg = f"{self.name}: y has {len(y)} rows, {int((~np.isfinite(y)).sum())} of them not finite; "
+            raise ModelError(msg + "required: at least 2 rows, all finite")
+        if task == "direction" and not np.isin(y, (0.0, 1.0)).all():
+            msg = f"{self.name}: y holds values other than 0 and 1; required: 0 and 1 for task='direction'"
+            raise ModelError(msg)
+        if np.isinf(X).any():
+            msg = f"{self.name}: X holds infinite values; required: finite, or NaN where missing"
+            raise ModelError(msg)
+
+
+def target_scale(y: Float64Array, task: Task) -> float:
+    """Standard deviation of the training labels; 1 where that is 0 or the labels are 0/1."""
+    deviation = float(np.std(y)) if task == "regression" else 1.0
+    return deviation if deviation > 0 else 1.0
