@@ -71,8 +71,12 @@ def run_pipeline(settings: Settings) -> PipelineResult:
     Raises
     ------
     MarketrayError
-        The first stage that fails ends the run; what earlier stages wrote stays.
+        The first stage that fails ends the run; what earlier stages wrote stays. A tracking server that
+        cannot be reached ends it before the first stage.
     """
+    from marketray.tracking import connect_tracking
+
+    connect_tracking(settings)
     done = PipelineResult()
     for name in STAGES:
         started = time.perf_counter()

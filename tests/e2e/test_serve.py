@@ -1,0 +1,84 @@
+"""``marketray serve`` answers ``marketray predict`` and ends cleanly on SIGTERM."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import polars as pl
+import pytest
+
+from tests.e2e.conftest import Shell
+
+
+@pytest.fixture(scope="module")
+def service(shell: Shell, first_run: Any) -> Iterator[str]:
+    """The address of a running service over the small run's champion."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    log = shell.home / "serve.log"
+    with log.open("w") as sink:
+        process = subprocess.Popen(
+            [str(Path(sys.executable).parent / "marketray"), "serve", "--config", str(shell.config)],
+            cwd=shell.home,
+            env={**shell.environment(), "MARKETRAY_SERVING__PORT": str(port)},
+            stdout=sink,
+            stderr=sink,
+        )
+    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{url}/ready", timeout=2).status_code == 200:
+                break
+        except httpx.TransportError:
+            pass
+        assert process.poll() is None, log.read_text()[-3000:]
+        time.sleep(0.3)
+    yield url
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(90) in (0, 143, -signal.SIGTERM)
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{url}/health", timeout=2)
+
+
+def test_the_latest_forecast_is_the_models_on_the_last_bar(
+    service: str, shell: Shell, first_run: Any
+) -> None:
+    printed = shell.marketray("predict", "--url", service, "--config", str(shell.config), "--json")
+    answer = json.loads(printed)
+    bars = pl.read_parquet(shell.home / "lake/bronze/bars/instrument=SIM500_USD/**/part.parquet")
+    last = bars.sort("time").row(-1, named=True)
+    assert answer["last_close"] == pytest.approx(last["close"], rel=1e-12)
+    assert answer["prediction"] == pytest.approx(last["close"] * (1 + answer["predicted_return"]), rel=1e-9)
+    sign = math.copysign(1, answer["predicted_return"])
+    assert answer["direction"] == ("up" if sign > 0 else "down")
+    assert answer["model_version"] in (1, "1")
+    assert answer["evidence"]["verdict"] == first_run["selection"]["verdict"]
+    assert answer["test_rmse_pct"] == pytest.approx(first_run["selection"]["test_rmse_pct"])
+
+
+def test_the_forecast_equals_the_batch_features_through_the_native_model(
+    service: str, shell: Shell, first_run: Any
+) -> None:
+    from marketray.models import load_model
+
+    answer = httpx.post(f"{service}/predict", json={"instrument": "SIM500_USD"}).json()
+    model = load_model(Path(first_run["selection"]["model_path"]))
+    silver = pl.read_parquet(shell.home / "lake/silver/features/instrument=SIM500_USD/**/part.parquet")
+    row = silver.sort("time").tail(1).select(model.columns).fill_null(float("nan"))
+    expected = float(model.predict(row.to_numpy().astype("float32"))[0])
+    assert answer["predicted_return"] == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+def test_an_unreachable_service_is_one_clear_error(shell: Shell) -> None:
+    shell.marketray("predict", "--url", "http://127.0.0.1:9", "--config", str(shell.config), code=1)
