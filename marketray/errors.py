@@ -16,6 +16,7 @@ __all__ = [
     "QualityError",
     "RefusedError",
     "RegistryError",
+    "ServingError",
     "SettingsError",
     "TuningError",
     "VaultError",
@@ -83,6 +84,10 @@ class TuningError(MarketrayError):
 
 class RegistryError(MarketrayError):
     """The tracking server or the model registry cannot be reached or lacks what was asked for."""
+
+
+class ServingError(MarketrayError):
+    """The service cannot be reached, is not ready, or refused a request."""
 
 
 class ClusterError(MarketrayError):
