@@ -1,0 +1,147 @@
+"""What an ingest leaves behind: its result, its manifest, and how an unchanged source is recognised."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from marketray.hashing import code_hash, digest
+from marketray.ingest.bronze import Published
+from marketray.ingest.checks import SourceCounts, as_json, check_source, raise_for_failed
+from marketray.ingest.clock import resolve_clock
+from marketray.ingest.sources.files import expand_paths, fingerprint
+from marketray.lake import Lake
+from marketray.settings import FileSource
+
+if TYPE_CHECKING:
+    from marketray.settings import Settings
+
+__all__ = ["IngestResult", "manifest_json", "manifest_name", "report_name", "source_key", "unchanged"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class IngestResult:
+    """What an ingest did; rows_in = rows_out + rows_quarantined + rows_dropped.
+
+    Attributes
+    ----------
+    written, skipped:
+        Partitions written, and those that were right already.
+    rows_in:
+        Rows that the source has.
+    rows_out, rows_quarantined:
+        Bars accepted and refused.
+    rows_dropped:
+        Rows of other instruments, left out by `source.select`.
+    months:
+        Months of bars that the source holds, "YYYY-MM" in UTC.
+    has_volume, has_quotes:
+        Whether the bars have a volume, and bid and ask.
+    data_start, data_end:
+        Open of the first and end of the last bar, UTC.
+    key:
+        Digest of the source, the settings that matter, and the code.
+    """
+
+    instrument: str
+    written: int
+    skipped: int
+    rows_in: int
+    rows_out: int
+    rows_quarantined: int
+    rows_dropped: int
+    months: list[str]
+    has_volume: bool
+    has_quotes: bool
+    data_start: datetime
+    data_end: datetime
+    key: str
+
+
+def manifest_name(instrument: str) -> str:
+    """Where the lake keeps the manifest of the last successful ingest of an instrument."""
+    return f"manifests/ingest/{instrument}.json"
+
+
+def report_name(instrument: str) -> str:
+    """Where the lake keeps the report of the last ingest of an instrument, passed or failed."""
+    return f"manifests/ingest/{instrument}.report.json"
+
+
+def source_key(settings: Settings) -> tuple[str, list[dict[str, str | int]]]:
+    """Digest of the source, the settings that matter and the code; and the files' fingerprints."""
+    source = settings.source
+    declared = source.model_dump(mode="json")
+    prints: list[dict[str, str | int]] = []
+    if isinstance(source, FileSource):
+        prints = fingerprint(expand_paths(source, settings.resolve))
+        declared.pop("paths")
+    key = digest(
+        prints,
+        declared,
+        settings.instrument,
+        settings.bar_interval_minutes,
+        settings.clock,
+        settings.market.model_dump(mode="json", include={"calendar", "breaks"}),
+        settings.quality.model_dump(mode="json"),
+        code_hash("marketray.ingest", "marketray.sessions", "marketray.lake"),
+    )
+    return key, prints
+
+
+def unchanged(settings: Settings, lake: Lake, key: str) -> IngestResult | None:
+    """The last ingest's result where its source, settings and partitions are what they were, and fresh."""
+    stored = lake.read_json(manifest_name(settings.instrument))
+    if stored is None or stored["key"] != key:
+        return None
+    if settings.clock == "system" and "after_clock" in stored["detail"]["report"]["reasons"]:
+        return None  # what lay in the future may have come true
+    for p in stored["partitions"]:
+        found = lake.manifest(p["dataset"], {"instrument": settings.instrument, "month": p["month"]})
+        if found is None or found.content != p["content"]:
+            return None
+    present = {p["month"] for p in lake.partitions("quarantine/bars", instrument=settings.instrument)}
+    if not present.issuperset(stored["detail"]["quarantine_months"]):
+        return None
+    result = stored["detail"]["result"]
+    start, end = (datetime.fromisoformat(result[name]) for name in ("data_start", "data_end"))
+    report = stored["detail"]["report"]
+    counts = SourceCounts(**{name: report[name] for name in SourceCounts.__annotations__} | {"data_end": end})
+    checks = check_source(counts, settings.quality, resolve_clock(settings, end))
+    name = report_name(settings.instrument)
+    if not all(c.passed for c in checks):
+        lake.write_json(name, report | {"status": "failed", "checks": as_json(checks)})
+        raise_for_failed(checks, settings.instrument, f"{settings.lake_uri}/{name}")
+    if lake.read_json(name) != report:
+        lake.write_json(name, report)
+    partitions = len(stored["partitions"]) + len(stored["detail"]["quarantine_months"])
+    again = {"written": 0, "skipped": partitions, "data_start": start, "data_end": end}
+    _log.info(
+        "ingest %s: the source has not changed; %d partitions are right", settings.instrument, partitions
+    )
+    return IngestResult(**{**result, **again})
+
+
+def manifest_json(result: IngestResult, done: Published, detail: dict[str, Any]) -> dict[str, Any]:
+    """The stage's manifest; `detail` gains the result."""
+    return {
+        "key": result.key,
+        "rows_in": result.rows_in,
+        "rows_out": result.rows_out,
+        "rows_quarantined": result.rows_quarantined,
+        "rows_dropped": result.rows_dropped,
+        "partitions": done.partitions,
+        "detail": {**detail, "result": _result_json(result)},
+    }
+
+
+def _result_json(result: IngestResult) -> dict[str, Any]:
+    """The result without what depends on what the lake held before."""
+    values = asdict(result)
+    for name in ("data_start", "data_end"):
+        values[name] = values[name].isoformat()
+    return {k: v for k, v in values.items() if k not in ("written", "skipped")}

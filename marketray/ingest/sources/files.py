@@ -1,0 +1,192 @@
+"""Bars in CSV, NDJSON or Parquet files, read in chunks with the line every row came from.
+
+Nothing is judged here beyond what keeps a row from being read at all: values stay what the file says
+(text from CSV and NDJSON, typed columns from Parquet) and `marketray.ingest.parsing` gives them meaning.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import polars as pl
+import pyarrow as pa
+
+from marketray.errors import DataError, SettingsError
+
+if TYPE_CHECKING:
+    from marketray.settings import FileSource
+
+__all__ = ["CHUNK_ROWS", "FIELDS", "RawChunk", "expand_paths", "fingerprint", "locate_columns", "read_bars"]
+
+CHUNK_ROWS = 65_536
+"""Most rows of a chunk; what bounds the memory of an ingest."""
+
+FIELDS = ("time", "open", "high", "low", "close", "volume", "bid", "ask")
+"""Columns that bars can have, in our names."""
+
+_REQUIRED = ("time", "open", "high", "low", "close")
+_TIME_NAMES = ("time", "timestamp", "datetime", "date")
+_FORMATS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "csv",
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".json": "ndjson",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+_COMPRESSED = {".gz", ".bz2", ".zst"}
+
+Format = Literal["csv", "ndjson", "parquet"]
+Resolve = Callable[[str], Path]
+
+
+@dataclass(frozen=True)
+class RawChunk:
+    """At most `CHUNK_ROWS` rows of one file, in file order.
+
+    Attributes
+    ----------
+    source:
+        Name of the file, or of what stands for it.
+    rows:
+        `line` (Int64, from 1; the row number in Parquet) and those of `FIELDS` that the file has, as
+        text or typed; `complete` (Boolean) where the layout says whether a candle is final.
+    broken:
+        Rows that could not be split into fields: `line`, `reason` and `text`, the whole line.
+    not_selected:
+        How many rows the `select` setting left out.
+    """
+
+    source: str
+    rows: pl.DataFrame
+    broken: pl.DataFrame
+    not_selected: int = 0
+
+
+def read_bars(source: FileSource, instrument: str, resolve: Resolve) -> Iterator[RawChunk]:
+    """Rows of all files of `source`, file by file, in chunks.
+
+    Parameters
+    ----------
+    source:
+        Paths, format, layout, column names and selection.
+    instrument:
+        Our name of the instrument; candles of the OANDA layout that name another one are refused.
+    resolve:
+        Makes a path of the settings absolute.
+
+    Raises
+    ------
+    DataError
+        A file is missing, empty, of an unknown format, unreadable, or lacks a column.
+    SettingsError
+        `source.columns` maps a column that bars do not have, or the layout does not fit the format.
+    """
+    from marketray.ingest.sources.columnar import read_parquet
+    from marketray.ingest.sources.text import read_csv, read_ndjson
+
+    unknown = sorted(set(source.columns) - set(FIELDS))
+    if unknown:
+        msg = f"source.columns: got {unknown}; required: ours -> the file's name, ours among {list(FIELDS)}"
+        raise SettingsError(msg, hint="for example columns: {time: timestamp, close: last}")
+    for path in expand_paths(source, resolve):
+        kind = _format(source, path)
+        if source.layout == "oanda" and kind != "ndjson":
+            msg = f"source.layout: got 'oanda' for {path}, which is {kind}; required: NDJSON"
+            raise SettingsError(msg, hint="use layout: columns, or name the format with source.format")
+        try:
+            if kind == "parquet":
+                yield from read_parquet(path, source)
+            elif kind == "csv":
+                yield from read_csv(path, source)
+            else:
+                yield from read_ndjson(path, source, instrument)
+        except (pa.ArrowException, OSError, EOFError) as e:
+            msg = f"source.paths: {path} cannot be read as {kind}: {e}"
+            raise DataError(msg, hint="check that the file is whole and that source.format is right") from e
+
+
+def expand_paths(source: FileSource, resolve: Resolve) -> list[Path]:
+    """Absolute paths of the source's files in reading order; matches of a glob are sorted.
+
+    Raises
+    ------
+    DataError
+        A path does not exist or is a folder, or a glob matches nothing.
+    """
+    found: list[Path] = []
+    for text in source.paths:
+        path = resolve(text)
+        if path.is_file():
+            found.append(path)
+            continue
+        matches = sorted(Path(p) for p in glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute
+        files = [m for m in matches if m.is_file()]
+        if not files:
+            what = "is a folder" if path.is_dir() else "does not exist"
+            msg = f"source.paths: {path} {what}; required: a file of bars, or a glob that matches some"
+            raise DataError(msg, hint="relative paths start at MARKETRAY_HOME; write an absolute path")
+        found += files
+    return found
+
+
+def fingerprint(paths: Sequence[Path]) -> list[dict[str, str | int]]:
+    """Name, size in bytes and SHA-256 of every file: what decides whether a source has changed."""
+    prints: list[dict[str, str | int]] = []
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as e:
+            msg = f"source.paths: {path} cannot be read ({e.strerror})"
+            raise DataError(msg, hint="check the file's permissions") from e
+        prints.append({"name": path.name, "bytes": path.stat().st_size, "sha256": found})
+    return prints
+
+
+def locate_columns(source: FileSource, found: Sequence[str], path: Path) -> dict[str, str]:
+    """Which of a file's columns holds each of `FIELDS`: ours -> the file's.
+
+    A column that `source.columns` names must be there. Others are found under our own name, whatever
+    its case; the time also as timestamp, datetime or date. Volume, bid and ask are optional.
+
+    Raises
+    ------
+    DataError
+        A required or declared column is missing, or the selected column is.
+    """
+    lower = {name.strip().lower(): name for name in reversed(found)}
+    columns = {}
+    for field in FIELDS:
+        if field in source.columns:
+            columns[field] = source.columns[field]
+            continue
+        names = _TIME_NAMES if field == "time" else (field,)
+        match = next((lower[name] for name in names if name in lower), None)
+        if match is not None:
+            columns[field] = match
+    missing = [name for name in (*columns.values(), *source.select) if name not in found]
+    missing += [field for field in _REQUIRED if field not in columns]
+    if missing:
+        msg = f"source.columns: {path} lacks {sorted(set(missing))}; it has {list(found)[:40]}"
+        raise DataError(msg, hint="map our names to the file's, e.g. columns: {time: stamp, close: last}")
+    return columns
+
+
+def _format(source: FileSource, path: Path) -> str:
+    if source.format != "auto":
+        return source.format
+    suffixes = [s.lower() for s in path.suffixes]
+    if suffixes and suffixes[-1] in _COMPRESSED:
+        suffixes.pop()
+    if not suffixes or suffixes[-1] not in _FORMATS:
+        msg = f"source.format: {path.name} has no known ending; required: one of {sorted(_FORMATS)}"
+        raise DataError(msg, hint="name the format: source.format: csv, ndjson or parquet")
+    return _FORMATS[suffixes[-1]]
