@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import polars as pl
+import pyarrow as pa
 
 from marketray.errors import DataError, SettingsError
 from marketray.features.catalog import Catalog
 from marketray.features.groups.session import MAX_SESSION_MINUTES
 from marketray.sessions import Sessions
 
-__all__ = ["compute", "latest"]
+__all__ = ["compute", "compute_range", "latest"]
 
 TIME = pl.Datetime("us", "UTC")
 
@@ -51,6 +52,40 @@ def compute(catalog: Catalog, bars: pl.DataFrame, sessions: Sessions) -> pl.Data
         pl.col("_decision_at").alias("decision_at"),
         *(_known(f.name, f.lookback) for f in catalog.features),
     )
+
+
+def compute_range(
+    catalog: Catalog,
+    bars: pa.Table,
+    sessions: Sessions,
+    start: datetime,
+    end: datetime,
+    *,
+    from_start: bool = False,
+) -> pa.Table:
+    """Feature rows of the bars with start <= time < end, from these and the halo before them.
+
+    Parameters
+    ----------
+    bars:
+        Bars of the range and at least `catalog.lookback` - 1 bars before it; what lies further back,
+        or at or after `end`, is not used.
+    from_start:
+        The bars begin where the instrument's history begins, so that a shorter halo is right.
+
+    Raises
+    ------
+    DataError
+        The halo is shorter than the lookback requires, or what `compute` refuses.
+    """
+    frame = pl.DataFrame(pl.from_arrow(bars)).filter(pl.col("time") < end)
+    before = int((frame["time"] < start).sum())
+    halo = catalog.lookback - 1
+    if before < halo and not from_start:
+        msg = f"bars: got a halo of {before} before {start:%F %R}; required: {halo} (lookback - 1)"
+        raise DataError(msg, hint="read more of the bars before the range")
+    rows = compute(catalog, frame.slice(max(before - halo, 0)), sessions)
+    return rows.filter(pl.col("time") >= start).to_arrow()
 
 
 def latest(

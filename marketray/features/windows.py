@@ -64,7 +64,7 @@ def window_variance(values: Float64Array, window: int, ddof: int) -> Float64Arra
 
 
 def window_deviation(values: Float64Array, window: int) -> Float64Array:
-    """Value minus the mean over (t - window, t], shape (n,), without the cancellation of two large numbers."""
+    """Value minus the mean over (t - window, t], shape (n,), without cancellation of large numbers."""
     blocks = _blocks(values, window)
     reference = blocks[:, :1]
     ahead = np.concatenate([reference[1:], np.zeros((1, 1))])
@@ -103,7 +103,7 @@ def weighted_sum(expression: pl.Expr, weights: Float64Array) -> pl.Expr:
 
 
 def wilder_mean(expression: pl.Expr, period: int) -> pl.Expr:
-    """Wilder's smoothing, m_t = m_{t-1} + (x_t - m_{t-1}) / period (Wilder 1978), started at the first value."""
+    """Wilder's smoothing m += (x - m) / period (Wilder 1978), started at the first value."""
     return expression.ewm_mean(alpha=1 / period, adjust=False, ignore_nulls=True)
 
 
@@ -131,7 +131,7 @@ def _blocks(values: Float64Array, window: int) -> Float64Array:
 
 
 def _join(head: Float64Array, tail: Float64Array, size: int, window: int) -> Float64Array:
-    """Add to the head that ends at t the tail that starts at t - window + 1, if that is in the block before."""
+    """Add to the head ending at t the tail starting at t - window + 1, where that is one block before."""
     tail = np.ascontiguousarray(tail)
     tail[:, :1] = 0.0  # a window that starts a block is its whole head
     out = np.full(size, np.nan)

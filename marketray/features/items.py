@@ -1,0 +1,119 @@
+"""How the work is cut: time ranges of bars with the halo that their first rows need.
+
+A month is one possible cut; any other gives the same features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from marketray.errors import DataError
+from marketray.hashing import digest
+
+__all__ = ["BarMonth", "TimeRange", "WorkItem", "month_ranges", "plan_items"]
+
+
+@dataclass(frozen=True)
+class BarMonth:
+    """A stored month of bars: "YYYY-MM" (UTC), its row count and the digest of its rows."""
+
+    month: str
+    rows: int
+    content: str
+
+    @property
+    def start(self) -> datetime:
+        """Start of the month, UTC."""
+        return datetime.strptime(self.month, "%Y-%m").replace(tzinfo=UTC)
+
+    @property
+    def end(self) -> datetime:
+        """Start of the next month, UTC."""
+        start = self.start
+        return start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
+
+
+@dataclass(frozen=True)
+class TimeRange:
+    """Bars with start <= time < end (UTC), stored as the partition `level`=`label`."""
+
+    level: str
+    label: str
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True)
+class WorkItem:
+    """One task: a time range, the months to read for it and its halo, and the key of its result.
+
+    Attributes
+    ----------
+    span:
+        The rows to write.
+    months:
+        Months to read, in order: those of the range, and enough before it for the halo.
+    from_start:
+        The first of these months is the first of the instrument's history, so that there is no
+        earlier bar to miss.
+    key:
+        Digest of the inputs, the settings and the code.
+    """
+
+    instrument: str
+    span: TimeRange
+    months: tuple[str, ...]
+    from_start: bool
+    key: str
+
+    @property
+    def partition(self) -> dict[str, str]:
+        """Partition that the result is stored as."""
+        return {"instrument": self.instrument, self.span.level: self.span.label}
+
+
+def month_ranges(months: Sequence[BarMonth]) -> list[TimeRange]:
+    """One range a month."""
+    return [TimeRange("month", m.month, m.start, m.end) for m in months]
+
+
+def plan_items(
+    instrument: str,
+    months: Sequence[BarMonth],
+    ranges: Sequence[TimeRange],
+    lookback: int,
+    recipe: str,
+) -> list[WorkItem]:
+    """One work item a range, each with the shortest run of months that holds its halo.
+
+    Parameters
+    ----------
+    months:
+        All stored months of the instrument, in time order.
+    lookback:
+        Bars that a feature may depend on, its own included: lookback - 1 must lie before the range.
+    recipe:
+        Digest of everything but the bars that decides the result.
+
+    Raises
+    ------
+    DataError
+        A range covers no stored month.
+    """
+    items = []
+    for span in ranges:
+        own = [i for i, m in enumerate(months) if m.start < span.end and m.end > span.start]
+        if not own:
+            msg = f"features: no bars of {instrument} are stored for {span.start:%F %R} to {span.end:%F %R}"
+            raise DataError(msg, hint="run the ingest stage for these dates first")
+        first, before = own[0], 0
+        while first > 0 and before < lookback - 1:
+            first -= 1
+            before += months[first].rows
+        read = months[first : own[-1] + 1]
+        inputs = [[m.month, m.content] for m in read]
+        key = digest(recipe, inputs, span.start.isoformat(), span.end.isoformat(), first == 0)
+        items.append(WorkItem(instrument, span, tuple(m.month for m in read), first == 0, key))
+    return items

@@ -1,0 +1,277 @@
+"""Bars to features on Ray Data: one task a month, each reads its own bars and its halo.
+
+Tasks write their partition themselves and return one small row, so no feature table travels through
+the object store. A finished partition whose inputs, settings and code are unchanged is not done again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from marketray.errors import DataError, LakeError, MarketrayError
+from marketray.features.items import BarMonth, TimeRange, WorkItem, month_ranges, plan_items
+from marketray.hashing import code_hash, digest, table_hash
+from marketray.lake import Lake, Manifest
+from marketray.settings import FeatureSettings, MarketSettings
+
+if TYPE_CHECKING:
+    from marketray.features.catalog import Catalog
+    from marketray.settings import Settings
+
+__all__ = [
+    "BARS",
+    "DATASET",
+    "FeatureResult",
+    "FeatureTask",
+    "available_columns",
+    "load_catalog",
+    "run_features",
+    "run_ranges",
+]
+
+_log = logging.getLogger(__name__)
+
+BARS = "bronze/bars"
+DATASET = "silver/features"
+
+_OPTIONAL = ("volume", "bid", "ask")
+
+
+@dataclass(frozen=True)
+class FeatureTask:
+    """What every task of a run needs to know; small, and equal on every node."""
+
+    lake_uri: str
+    dataset: str
+    features: FeatureSettings
+    market: MarketSettings
+    available: tuple[str, ...]
+    interval_minutes: int
+    catalog_hash: str
+
+
+@dataclass(frozen=True)
+class FeatureResult:
+    """Outcome of the stage.
+
+    Attributes
+    ----------
+    written, skipped:
+        Partitions computed now, and those that were right already.
+    rows:
+        Feature rows stored for the instrument, over all partitions.
+    months:
+        Labels of the partitions, in time order.
+    catalog_hash, names, dropped, lookback:
+        The catalog: its hash, feature columns, features the bars cannot carry, and halo + 1 in bars.
+    """
+
+    written: int
+    skipped: int
+    rows: int
+    months: tuple[str, ...]
+    catalog_hash: str
+    names: tuple[str, ...]
+    dropped: tuple[str, ...]
+    lookback: int
+
+
+def run_features(settings: Settings, *, workers: int | None = None) -> FeatureResult:
+    """Compute silver/features for every stored month of the instrument's bars.
+
+    Parameters
+    ----------
+    workers:
+        Tasks at once; by default as many as the cluster's CPUs allow.
+
+    Raises
+    ------
+    LakeError
+        There are no bars, or the lake cannot be read or written.
+    DataError
+        The bars of a month are not what the kernel requires.
+    SettingsError
+        The feature or market settings are wrong.
+    """
+    lake = Lake(settings.lake_uri)
+    months = _stored_months(lake, settings.instrument)
+    result = run_ranges(settings, month_ranges(months), DATASET, workers=workers)
+    for partition in lake.partitions(DATASET, instrument=settings.instrument):
+        if partition["month"] not in result.months:
+            lake.delete(DATASET, partition)
+    lake.write_json(
+        f"manifests/features/{settings.instrument}.json",
+        {
+            "key": digest(result.catalog_hash, [m.content for m in months]),
+            "rows_in": sum(m.rows for m in months),
+            "rows_out": result.rows,
+            "rows_quarantined": 0,
+            "rows_dropped": 0,
+            "partitions": list(result.months),
+            "detail": {
+                "catalog_hash": result.catalog_hash,
+                "features": list(result.names),
+                "dropped_features": list(result.dropped),
+                "lookback": result.lookback,
+            },
+        },
+    )
+    return result
+
+
+def run_ranges(
+    settings: Settings, ranges: Sequence[TimeRange], dataset: str, *, workers: int | None = None
+) -> FeatureResult:
+    """Compute the features of any disjoint time ranges into `dataset`; `run_features` says the rest."""
+    lake = Lake(settings.lake_uri)
+    months = _stored_months(lake, settings.instrument)
+    available = available_columns(lake, settings.instrument)
+    catalog = load_catalog(settings.features, available, settings.bar_interval_minutes)
+    task = FeatureTask(
+        lake_uri=settings.lake_uri,
+        dataset=dataset,
+        features=settings.features,
+        market=settings.market,
+        available=available,
+        interval_minutes=settings.bar_interval_minutes,
+        catalog_hash=catalog.hash,
+    )
+    hours = settings.market.model_dump(mode="json", include={"calendar", "breaks"})
+    recipe = digest(catalog.hash, hours, code_hash("marketray.features"))
+    items = plan_items(settings.instrument, months, ranges, catalog.lookback, recipe)
+    missing = [i for i in items if not lake.is_current(dataset, i.partition, i.key)]
+    if missing:
+        _execute(task, missing, workers)
+    stored = [lake.manifest(dataset, i.partition) for i in items]
+    return FeatureResult(
+        written=len(missing),
+        skipped=len(items) - len(missing),
+        rows=sum(m.rows_out for m in stored if m is not None),
+        months=tuple(i.span.label for i in items),
+        catalog_hash=catalog.hash,
+        names=catalog.names,
+        dropped=catalog.dropped,
+        lookback=catalog.lookback,
+    )
+
+
+def available_columns(lake: Lake, instrument: str) -> tuple[str, ...]:
+    """Bar columns that hold a value in any stored month; a volume that is null throughout is absent."""
+    found: dict[str, None] = {}
+    for partition in lake.partitions(BARS, instrument=instrument):
+        table = lake.read(BARS, partition)
+        found.update(dict.fromkeys(n for n in table.column_names if table[n].null_count < table.num_rows))
+        if found.keys() >= set(_OPTIONAL):
+            break
+    return tuple(sorted(found))
+
+
+@lru_cache(maxsize=8)
+def load_catalog(features: FeatureSettings, available: tuple[str, ...], interval_minutes: int) -> Catalog:
+    """`build_catalog`, once a process."""
+    from marketray.features.catalog import build_catalog
+
+    return build_catalog(features, available, interval_minutes)
+
+
+def _stored_months(lake: Lake, instrument: str) -> list[BarMonth]:
+    months = []
+    for partition in lake.partitions(BARS, instrument=instrument):
+        manifest = lake.manifest(BARS, partition)
+        if manifest is not None and manifest.rows_out:
+            months.append(BarMonth(partition["month"], manifest.rows_out, manifest.content))
+    if not months:
+        msg = f"{BARS}: no bars of instrument={instrument} in {lake.uri}"
+        raise LakeError(msg, hint="run `marketray ingest` first, or check `instrument` and `lake`")
+    return months
+
+
+def _execute(task: FeatureTask, items: Sequence[WorkItem], workers: int | None) -> None:
+    import ray
+    from ray.data import TaskPoolStrategy
+
+    rows = [{"item": json.dumps(asdict(item), default=datetime.isoformat)} for item in items]
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        compute_features,  # type: ignore[arg-type]  # Ray's signature does not know fn_kwargs
+        batch_format="pyarrow",
+        batch_size=1,
+        num_cpus=1,
+        compute=TaskPoolStrategy(size=workers),
+        fn_kwargs={"task": task},
+    )
+    dataset.set_name(f"features:{items[0].instrument}")
+    # Half of the resources would stay reserved for an operator that needs none: one task at a time on
+    # two CPUs. The tasks return a row each, so the object store needs no guard.
+    dataset.context.op_resource_reservation_enabled = False
+    _log.info("features: %d partitions of %s", len(items), items[0].instrument)
+    try:
+        dataset.take_all()
+    except ray.exceptions.RayError as e:
+        raise _own_error(e) or e from e
+
+
+def _own_error(error: BaseException | None) -> MarketrayError | None:
+    """The marketray error inside what Ray raises for a failed task."""
+    while error is not None:
+        if isinstance(error, MarketrayError):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__
+    return None
+
+
+def compute_features(batch: pa.Table, task: FeatureTask) -> pa.Table:
+    """Compute and store the items of a batch; return a row with partition and row count for each."""
+    # Ray gives a task one CPU; Polars would start a thread for each CPU of the node.
+    os.environ.setdefault("POLARS_MAX_THREADS", "1")
+    done = [_compute_item(_parse_item(text), task) for text in batch["item"].to_pylist()]
+    return pa.Table.from_pylist(done)
+
+
+def _parse_item(text: str) -> WorkItem:
+    raw: dict[str, Any] = json.loads(text)
+    span = raw.pop("span")
+    start, end = (datetime.fromisoformat(span[name]) for name in ("start", "end"))
+    months = tuple(raw.pop("months"))
+    return WorkItem(span=TimeRange(span["level"], span["label"], start, end), months=months, **raw)
+
+
+def _compute_item(item: WorkItem, task: FeatureTask) -> dict[str, Any]:
+    from marketray.features.kernel import compute_range
+    from marketray.sessions import trading_sessions
+
+    catalog = load_catalog(task.features, task.available, task.interval_minutes)
+    if catalog.hash != task.catalog_hash:
+        msg = f"features: this node's catalog is {catalog.hash}, the driver's is {task.catalog_hash}"
+        raise DataError(msg, hint="install the same version of marketray on every node")
+    lake = Lake(task.lake_uri)
+    bars = _read_bars(lake, item, catalog.columns)
+    sessions = trading_sessions(
+        task.market.calendar, bars["time"][0].as_py().date(), item.span.end.date(), task.market.breaks
+    )
+    table = compute_range(catalog, bars, sessions, item.span.start, item.span.end, from_start=item.from_start)
+    manifest = Manifest(
+        key=item.key, content=table_hash(table), rows_in=table.num_rows, rows_out=table.num_rows
+    )
+    lake.write(task.dataset, item.partition, table, manifest)
+    return {"partition": item.span.label, "rows": table.num_rows}
+
+
+def _read_bars(lake: Lake, item: WorkItem, columns: Sequence[str]) -> pa.Table:
+    """The item's months as one table; a column that a month lacks is null there."""
+    tables = []
+    for month in item.months:
+        table = lake.read(BARS, {"instrument": item.instrument, "month": month})
+        for name in columns:
+            if name not in table.column_names:
+                table = table.append_column(name, pa.nulls(table.num_rows, pa.float64()))
+        tables.append(table.select(columns).replace_schema_metadata(None))
+    return pa.concat_tables(tables)
