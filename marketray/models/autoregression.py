@@ -78,10 +78,11 @@ class AutoregressionModel(FittedModel):
     def _parts(self, X: Float32Array) -> Float64Array:
         used = X[:, self._index].astype(np.float64)
         used = _filled(used, tuple(self.terms), self._mean)
-        return (used - self._mean) / self._scale * self._coefficient
+        parts: Float64Array = np.multiply((used - self._mean) / self._scale, self._coefficient)
+        return parts
 
     def _predict(self, X: Float32Array) -> Float64Array:
-        return self._parts(X).sum(axis=1) + self.intercept
+        return np.asarray(self._parts(X).sum(axis=1) + self.intercept, np.float64)
 
     def _contributions(self, X: Float32Array) -> Float64Array:
         out = np.zeros((len(X), len(self.columns) + 1))
