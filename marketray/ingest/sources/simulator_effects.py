@@ -8,7 +8,6 @@ label's variance that is to be planted (`plant`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +27,8 @@ __all__ = [
 
 HORIZON_MINUTES = 30
 """Minutes over which an impulse acts, and the horizon of the oracle."""
+
+_MAX_FLOW, _MIN_REST = 2.0, 0.04  # beyond these the effects are so large that returns cease to be small
 
 Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
@@ -153,22 +154,26 @@ def plant(moments: Moments, market_r2: float, news_r2: float) -> PlantedSize:
     SettingsError
         No size reaches these shares: the news and order flow that are still to come move the label too.
     """
-    unknown_share = moments.news_unknown / moments.news_known if news_r2 else 0.0
-    rest = 1.0 - news_r2 * (1.0 + unknown_share)  # of T, for order flow
-    share = market_r2 / rest if rest > 0 else 1.0
-    a = moments.known * (1 - share) - share * moments.flow2
-    if rest <= 0 or (market_r2 and a <= 0):
-        got: Mapping[str, float] = {"market_r2": market_r2, "news_r2": news_r2}
-        limit = moments.known / (moments.known + moments.flow2)
+    news_factor = 1.0 + moments.news_unknown / moments.news_known
+    rest = 1.0 - news_r2 * news_factor  # of T, for order flow
+    largest = moments.known * _MAX_FLOW**2
+    limit = largest / (largest + _flow_variance(moments, _MAX_FLOW))
+    if rest < _MIN_REST or market_r2 > limit * rest:
         msg = (
-            f"source: got {', '.join(f'{k}={v:g}' for k, v in got.items())}; required: "
-            f"market_r2 < {limit:.3f} * (1 - {1 + moments.news_unknown / moments.news_known:.2f} * news_r2), "
-            "since effects that are still to come move the label too"
+            f"source: got market_r2={market_r2:g} and news_r2={news_r2:g}; required: "
+            f"news_r2 <= {(1 - _MIN_REST) / news_factor:.3f} and "
+            f"market_r2 <= {limit:.3f} * (1 - {news_factor:.2f} * news_r2), "
+            "since order flow and news that are still to come move the label too"
         )
         raise SettingsError(msg, hint="lower source.market_r2 or source.news_r2, or set source.effect")
+    share = market_r2 / rest
+    a = moments.known * (1 - share) - share * moments.flow2
     b, c = share * moments.flow1, share * moments.flow0
     flow = (b + np.sqrt(b * b + 4 * a * c)) / (2 * a) if market_r2 else 0.0
-    variance = (moments.known + moments.flow2) * flow**2 + moments.flow1 * flow + moments.flow0
-    total = variance / rest
+    total = (moments.known * flow**2 + _flow_variance(moments, flow)) / rest
     news = np.sqrt(news_r2 * total / moments.news_known) if news_r2 else 0.0
     return PlantedSize(flow=float(flow), news=float(news))
+
+
+def _flow_variance(moments: Moments, flow: float) -> float:
+    return moments.flow2 * flow**2 + moments.flow1 * flow + moments.flow0

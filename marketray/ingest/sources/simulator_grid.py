@@ -78,7 +78,7 @@ def _opening_month(bounds: tuple[int, int, int]) -> str:
 
 
 def _bounds(market: MarketSettings, start: date) -> Iterator[tuple[int, int, int]]:
-    """Previous close, open and close of each session, cut to whole minutes."""
+    """Previous close (the first session: its own open), open and close of each, cut to whole minutes."""
     closed_since: int | None = None
     for year in range(start.year, LAST_YEAR + 1):
         end = date(year, 12, 31)
@@ -87,10 +87,9 @@ def _bounds(market: MarketSettings, start: date) -> Iterator[tuple[int, int, int
         whole = (sessions.close_us - sessions.open_us) // _MINUTE_US * _MINUTE_US
         days = sessions.frame["session_date"].to_list()
         for day, opened, length in zip(days, sessions.open_us.tolist(), whole.tolist(), strict=True):
-            if day > end or length == 0 or (day < begin and year > start.year):
+            if length == 0 or not begin <= day <= end:
                 continue
-            if day >= begin:
-                yield (opened if closed_since is None else closed_since), opened, opened + length
+            yield (opened if closed_since is None else closed_since), opened, opened + length
             closed_since = opened + length
 
 
