@@ -1,0 +1,184 @@
+"""From bars to a forecast with one stored model: plain functions, no web, no Ray."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from calendar import monthrange
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from marketray.errors import DataError, ModelError
+from marketray.features.catalog import build_catalog
+from marketray.features.kernel import latest
+from marketray.models import load_model
+from marketray.serving.card import read_card
+from marketray.serving.state import OPTIONAL_COLUMNS
+from marketray.sessions import trading_sessions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from marketray.features.catalog import Catalog
+    from marketray.serving.card import ModelCard
+    from marketray.sessions import Sessions
+
+__all__ = ["Forecast", "Forecaster", "Row"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One decision: its time, the last close, and the model's features, float32 of shape (1, p)."""
+
+    decision_at: datetime
+    last_close: float
+    values: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Exactly one of `predicted_return` (fraction) and `probability_up` is given, by the model's task."""
+
+    predicted_return: float | None
+    probability_up: float | None
+
+    @property
+    def direction(self) -> str:
+        """Sign of the predicted return (of P(up) - 1/2): up, down or flat."""
+        lean = self.predicted_return
+        if lean is None:
+            lean = (self.probability_up or 0.0) - 0.5
+        return "up" if lean > 0 else "down" if lean < 0 else "flat"
+
+
+class Forecaster:
+    """A model folder (native artefact, ``model.json``, ``serving.json``) made ready to forecast.
+
+    Raises
+    ------
+    ModelError
+        The folder is not usable, or this code computes other features than the model was trained on.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.card: ModelCard = read_card(folder)
+        self.model = load_model(folder)
+        self.catalog = _matching_catalog(self.card)
+        if tuple(self.model.columns) != self.card.columns:
+            msg = f"{folder}: serving.json names {len(self.card.columns)} columns, model.json others"
+            raise ModelError(msg, hint="register the model again with `marketray select`")
+        missing = sorted(set(self.card.columns) - set(self.catalog.names))
+        if missing:
+            msg = f"{folder}: the model needs the features {missing}, which the catalog lacks"
+            raise ModelError(msg, hint="serve it with the version of marketray it was trained with")
+
+    @property
+    def lookback(self) -> int:
+        """Bars needed for one forecast."""
+        return self.catalog.lookback
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Optional bar columns that the features need."""
+        return tuple(c for c in OPTIONAL_COLUMNS if c in self.catalog.columns)
+
+    @property
+    def interval(self) -> timedelta:
+        """Length of a bar."""
+        return timedelta(minutes=self.card.bar_interval_minutes)
+
+    def row(self, bars: pl.DataFrame) -> Row:
+        """Features of the decision at the end of the last bar.
+
+        Parameters
+        ----------
+        bars:
+            Sorted bars with the columns `marketray.serving.state.BAR_COLUMNS`.
+
+        Raises
+        ------
+        DataError
+            Too few bars, bars off the minute grid or too far apart, a missing input column, or a last bar
+            outside the trading sessions.
+        """
+        self._check(bars)
+        bars = bars.tail(self.lookback)
+        sessions = self._sessions(bars)
+        if sessions.locate(bars["time"].tail(1))[0] < 0:
+            msg = (
+                f"the last bar opens at {bars['time'][-1].isoformat()}; required: inside the trading "
+                f"sessions of {self.card.market.calendar} without its breaks {list(self.card.market.breaks)}"
+            )
+            raise DataError(msg)
+        frame = latest(self.catalog, bars, sessions)
+        values = (
+            frame.select(self.card.columns).cast(pl.Float32).to_numpy().reshape(1, len(self.card.columns))
+        )
+        decision_at = bars["time"][-1] + self.interval
+        return Row(decision_at, float(bars["close"][-1]), np.ascontiguousarray(values, np.float32))
+
+    def forecast(self, row: Row) -> Forecast:
+        """The model's answer for `row`.
+
+        Raises
+        ------
+        ModelError
+            The model refuses the row (a feature it cannot do without is missing) or answers no number.
+        """
+        value = float(self.model.predict(row.values)[0])
+        if not math.isfinite(value):
+            msg = f"the model answered {value}; required: a finite number"
+            raise ModelError(msg, hint="roll back to another version")
+        if self.card.task == "direction":
+            return Forecast(None, value)
+        return Forecast(value, None)
+
+    def _check(self, bars: pl.DataFrame) -> None:
+        if len(bars) < self.lookback:
+            msg = f"got {len(bars)} bars; required: at least {self.lookback}, the features' lookback"
+            raise DataError(msg, hint="send more bars before the last one")
+        bars = bars.tail(self.lookback)
+        for name in self.inputs:
+            known = len(bars) - bars[name].null_count()
+            if known == 0:
+                msg = f"bars.{name}: got no value; required by this model's features"
+                raise DataError(msg, hint=f"send {name} with every bar")
+        gap, minute = bars["time"].diff().min(), bars["time"].dt.epoch("us") % 60_000_000
+        if int(minute.max()) != 0 or (gap is not None and gap < self.interval):  # type: ignore[arg-type, operator]
+            step = self.card.bar_interval_minutes
+            msg = f"bars.time: got times off the grid; required: whole minutes, at least {step} apart"
+            raise DataError(msg)
+        span: timedelta = bars["time"][-1] - bars["time"][0]
+        most = 10 * self.lookback * self.interval + timedelta(days=14)
+        if span > most:
+            msg = f"the last {self.lookback} bars span {span.days} days; required: at most {most.days}"
+            raise DataError(msg, hint="send bars without long holes")
+
+    def _sessions(self, bars: pl.DataFrame) -> Sessions:
+        first, last = bars["time"][0].date(), bars["time"][-1].date()
+        # whole months, so that following requests find the calendar built
+        first = first.replace(day=1)
+        last = last.replace(day=monthrange(last.year, last.month)[1])
+        return trading_sessions(self.card.market.calendar, first, last, self.card.market.breaks)
+
+
+def _matching_catalog(card: ModelCard) -> Catalog:
+    """The catalog of the model's hash; which optional bar columns it had is found by trying."""
+    required = ("time", "open", "high", "low", "close")
+    found = []
+    for count in range(len(OPTIONAL_COLUMNS), -1, -1):
+        for optional in itertools.combinations(OPTIONAL_COLUMNS, count):
+            catalog = build_catalog(card.feature_settings, (*required, *optional), card.bar_interval_minutes)
+            if catalog.hash == card.catalog_hash:
+                return catalog
+            found.append(catalog.hash)
+    msg = (
+        f"feature catalog: this code has {found[0]}, the model was trained on {card.catalog_hash}; "
+        "required: equal"
+    )
+    raise ModelError(msg, hint="train the model again, or serve it with the version it was trained with")

@@ -1,0 +1,208 @@
+"""A slot: one model version behind the ingress, with the state its forecasts start from."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from marketray.errors import DataError, MarketrayError, SettingsError
+from marketray.serving.problems import problem
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    import polars as pl
+
+    from marketray.serving.forecaster import Forecast, Forecaster, Row
+    from marketray.serving.schemas import Problem
+    from marketray.settings import Settings
+
+__all__ = ["Slot", "SlotConfig", "SlotStatus"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SlotConfig:
+    """What a slot serves. `folder` is the model's native folder, readable on the replica's node."""
+
+    slot: str
+    folder: str
+    model_name: str
+    model_version: int
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class SlotStatus:
+    """Whether the slot can answer now; `problem` says why not, `info` is /model-info's content."""
+
+    problem: Problem | None
+    info: dict[str, Any] | None
+
+
+class Slot:
+    """Loads the model and the latest bars once; answers from memory.
+
+    What is wrong with the model or the data does not end the replica: a restart would not mend it. The
+    slot answers 503 with the reason instead.
+    """
+
+    def __init__(self, config: SlotConfig) -> None:
+        self._config = config
+        self._forecaster: Forecaster | None = None
+        self._latest: Row | None = None
+        self._broken: Problem | None = None
+        try:
+            self._load()
+        except MarketrayError as e:
+            logger.error("slot %s cannot serve: %s", config.slot, e)  # noqa: TRY400  # expected, no trace
+            kind = "no-state" if self._forecaster is not None else "no-model"
+            title = "No usable bars" if self._forecaster is not None else "No usable model"
+            self._broken = problem(kind, 503, title, e.message, hint=e.hint)
+
+    async def status(self) -> SlotStatus:
+        """Whether a model and fresh bars are there."""
+        return SlotStatus(self._not_ready(), self._info())
+
+    async def predict(self, instrument: str | None, bars: pl.DataFrame | None) -> dict[str, Any] | Problem:
+        """Forecast from `bars`, or from the latest state; a problem where there is no honest answer."""
+        if self._forecaster is None or (bars is None and self._latest is None):
+            assert self._broken is not None
+            return self._broken
+        served = self._forecaster.card.instrument
+        if instrument is not None and instrument != served:
+            return problem(
+                "unknown-instrument",
+                422,
+                "This instrument is not served",
+                f"instrument: got {instrument!r}; required: {served!r}",
+                got=ascii(instrument),
+                required=served,
+            )
+        if bars is None:
+            stale = self._not_ready()
+            return stale if stale is not None else self._answer(self._latest)
+        return await asyncio.to_thread(self._from_request, bars)
+
+    def _from_request(self, bars: pl.DataFrame) -> dict[str, Any] | Problem:
+        assert self._forecaster is not None
+        try:
+            row = self._forecaster.row(bars)
+        except (DataError, SettingsError) as e:  # settings: the calendar does not reach the dates
+            got, _, required = e.message.partition("; required: ")
+            return problem(
+                "unusable-bars",
+                422,
+                "The bars cannot be used",
+                e.message,
+                got=got.partition("got ")[2] or got,
+                required=required or None,
+                hint=e.hint,
+            )
+        return self._answer(row, status=422)
+
+    def _answer(self, row: Row | None, status: int = 503) -> dict[str, Any] | Problem:
+        assert self._forecaster is not None
+        assert row is not None
+        try:
+            forecast = self._forecaster.forecast(row)
+        except MarketrayError as e:
+            return problem("no-forecast", status, "The model has no forecast", e.message, hint=e.hint)
+        return _body(self._config, self._forecaster, row, forecast)
+
+    def _load(self) -> None:
+        from marketray.lake import Lake
+        from marketray.serving.forecaster import Forecaster
+        from marketray.serving.state import read_tail
+
+        config, settings = self._config, self._config.settings
+        forecaster = Forecaster(Path(config.folder))
+        self._forecaster = forecaster
+        instrument = forecaster.card.instrument
+        lake, rows, interval = Lake(settings.lake_uri), forecaster.lookback, forecaster.interval
+        bars = read_tail(lake, instrument, rows, interval=interval)
+        if bars.is_empty():
+            msg = f"bronze/bars holds no bar of {instrument} in {settings.lake_uri}"
+            raise DataError(msg, hint="run `marketray ingest` first")
+        now = self._now(bars["time"][-1] + interval)
+        if bars["time"][-1] + interval > now:
+            bars = read_tail(lake, instrument, rows, interval=interval, until=now)
+        self._latest = forecaster.row(bars)
+        forecaster.forecast(self._latest)  # warms the model up and proves that it answers
+
+    def _now(self, data_end: datetime) -> datetime:
+        from marketray.ingest.clock import fixed_clock
+
+        return fixed_clock(self._config.settings) or data_end
+
+    def _not_ready(self) -> Problem | None:
+        if self._broken is not None or self._latest is None:
+            return self._broken
+        end = self._latest.decision_at
+        age = self._now(end) - end
+        most = self._config.settings.serving.max_bar_age_minutes
+        if age <= timedelta(minutes=most):
+            return None
+        minutes = age.total_seconds() / 60
+        return problem(
+            "stale-bars",
+            503,
+            "No fresh bar",
+            f"the last bar ended at {end.isoformat()}, {minutes:.1f} minutes ago; required: at most {most:g}",
+            got=f"{minutes:.1f} minutes",
+            required=f"at most {most:g} minutes (serving.max_bar_age_minutes)",
+            hint="ingest newer bars, or send bars in the request",
+        )
+
+    def _info(self) -> dict[str, Any] | None:
+        if self._forecaster is None:
+            return None
+        card, config = self._forecaster.card, self._config
+        return {
+            "model_name": config.model_name,
+            "model_version": config.model_version,
+            "model_type": card.model_type,
+            "task": card.task,
+            "instrument": card.instrument,
+            "horizon_minutes": card.horizon_minutes,
+            "bar_interval_minutes": card.bar_interval_minutes,
+            "slot": config.slot,
+            "features": list(card.columns),
+            "inputs": list(self._forecaster.inputs),
+            "lookback_bars": self._forecaster.lookback,
+            "feature_catalog": card.catalog_hash,
+            "test_rmse_pct": card.test_rmse_pct,
+            "evidence": card.evidence.model_dump(),
+            "last_bar_end_at": self._latest.decision_at if self._latest is not None else None,
+        }
+
+
+def _body(config: SlotConfig, forecaster: Forecaster, row: Row, forecast: Forecast) -> dict[str, Any]:
+    """The answer without what only the ingress knows (request id, latency)."""
+    card = forecaster.card
+    r = forecast.predicted_return
+    return {
+        "timestamp": row.decision_at,
+        "target_at": row.decision_at + timedelta(minutes=card.horizon_minutes),
+        "instrument": card.instrument,
+        "horizon_minutes": card.horizon_minutes,
+        "last_close": row.last_close,
+        "prediction": None if r is None else row.last_close * (1 + r),
+        "predicted_return": r,
+        "direction": forecast.direction,
+        "confidence": None,
+        "probability_up": forecast.probability_up,
+        "interval": None,
+        "features_used": len(card.columns),
+        "model_version": config.model_version,
+        "model_type": card.model_type,
+        "slot": config.slot,
+        "test_rmse_pct": card.test_rmse_pct,
+        "feature_catalog": card.catalog_hash,
+        "evidence": card.evidence.model_dump(),
+    }

@@ -1,0 +1,57 @@
+"""A small market in the lake, and real models trained on its features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from marketray.features.catalog import build_catalog
+from marketray.features.kernel import compute
+from marketray.lake import Lake
+from marketray.models import get_family
+from marketray.serving.slot import SlotConfig
+from marketray.settings import Settings, load_settings
+from tests.serving.market import INSTRUMENT, Market, simulated_bars, store_bars, write_card
+
+
+@pytest.fixture(scope="session")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Market:
+    """8,000 bars, their features, and one stored model a kind."""
+    bars, sessions = simulated_bars(8_000)
+    catalog = build_catalog(Settings().features, bars.columns)
+    features = compute(catalog, bars, sessions)
+    label = (bars["close"].shift(-30) / bars["close"] - 1).to_numpy()
+    usable = np.isfinite(label) & (np.arange(len(bars)) >= catalog.lookback)
+    folders = {}
+    for name, family, task in (
+        ("xgboost", "xgboost", "regression"),
+        ("direction", "lightgbm", "direction"),
+        ("ar", "ar", "regression"),
+    ):
+        chosen = get_family(family)
+        columns = chosen.columns(catalog.names)
+        matrix = np.ascontiguousarray(features.select(columns).to_numpy()[usable], np.float32)
+        y = (label[usable] > 0).astype(float) if task == "direction" else label[usable]
+        params = {"n_estimators": 20} if chosen.boosted else {}
+        model = chosen.fit(params, columns, matrix, y, task=task, seed=1)
+        folder = tmp_path_factory.mktemp(name)
+        model.save(folder)
+        write_card(folder, list(model.columns), catalog.hash, task=task, model_type=family)
+        folders[name] = folder
+    return Market(bars, features, sessions, folders)
+
+
+@pytest.fixture
+def settings(home: Path, market: Market) -> Settings:
+    """Settings of a fresh home whose lake holds the market's bars."""
+    made = load_settings(None, {"home": str(home), "instrument": INSTRUMENT})
+    store_bars(Lake(made.lake_uri), market.bars)
+    return made
+
+
+@pytest.fixture
+def config(settings: Settings, market: Market) -> SlotConfig:
+    """The blue slot over the XGBoost model."""
+    return SlotConfig("blue", str(market.folders["xgboost"]), "marketray-test", 7, settings)

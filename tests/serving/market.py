@@ -1,0 +1,95 @@
+"""A small market of seeded bars, and how it is stored in a lake and beside a model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from marketray.hashing import table_hash
+from marketray.lake import Lake, Manifest
+from marketray.sessions import Sessions, trading_sessions
+from marketray.settings import Settings
+
+INSTRUMENT = "TEST_USD"
+BAR_COLUMNS = ("time", "open", "high", "low", "close", "volume", "bid", "ask")
+
+
+@dataclass(frozen=True)
+class Market:
+    """Bars with their batch features (the oracle for what is served) and stored models by name."""
+
+    bars: pl.DataFrame
+    features: pl.DataFrame
+    sessions: Sessions
+    folders: dict[str, Path]
+
+
+def simulated_bars(count: int, seed: int = 3) -> tuple[pl.DataFrame, Sessions]:
+    """`count` minutes over the end of January 2024 with every bar column filled."""
+    sessions = trading_sessions(
+        "CMES", date(2024, 1, 20), date(2024, 2, 10), ("17:00-18:00 America/New_York",)
+    )
+    times = pl.datetime_range(
+        datetime(2024, 1, 28, 23, tzinfo=UTC),
+        datetime(2024, 2, 9, tzinfo=UTC),
+        "1m",
+        time_unit="us",
+        eager=True,
+    ).alias("time")
+    times = times.filter(pl.Series(sessions.locate(times) >= 0)).head(count)
+    rng = np.random.default_rng(seed)
+    close = 5000 * np.exp(np.cumsum(rng.normal(0, 2e-4, len(times))))
+    opened = np.concatenate([[5000.0], close[:-1]])
+    spread = rng.uniform(0.1, 0.5, len(times))
+    frame = pl.DataFrame(
+        {
+            "time": times,
+            "open": opened,
+            "high": np.maximum(opened, close) + spread,
+            "low": np.minimum(opened, close) - spread,
+            "close": close,
+            "volume": rng.integers(10, 1000, len(times)).astype(float),
+            "bid": close - spread / 2,
+            "ask": close + spread / 2,
+            "outlier": np.zeros(len(times), bool),
+        }
+    )
+    return frame, sessions
+
+
+def store_bars(lake: Lake, bars: pl.DataFrame) -> None:
+    """Write bronze/bars by month as the ingest stage does."""
+    for month, part in bars.group_by(pl.col("time").dt.strftime("%Y-%m"), maintain_order=True):
+        table = part.to_arrow()
+        manifest = Manifest("k", table_hash(table), len(part), len(part))
+        lake.write("bronze/bars", {"instrument": INSTRUMENT, "month": str(month[0])}, table, manifest)
+
+
+def write_card(folder: Path, columns: list[str], catalog_hash: str, **changes: object) -> None:
+    """``serving.json`` as the selection writes it."""
+    card = {
+        "instrument": INSTRUMENT,
+        "horizon_minutes": 30,
+        "bar_interval_minutes": 1,
+        "task": "regression",
+        "columns": columns,
+        "catalog_hash": catalog_hash,
+        "feature_settings": Settings().features.model_dump(mode="json"),
+        "market": Settings().market.model_dump(mode="json"),
+        "test_rmse_pct": 0.123,
+        "evidence": {"verdict": "bootstrap", "r2_oos": 0.01, "p_value": 0.02},
+        "model_type": "xgboost",
+        **changes,
+    }
+    (folder / "serving.json").write_text(json.dumps(card))
+
+
+def bars_json(bars: pl.DataFrame) -> list[dict[str, object]]:
+    """Bars as a request carries them."""
+    rows = bars.select(BAR_COLUMNS).to_dicts()
+    return [{**row, "time": row["time"].isoformat()} for row in rows]

@@ -1,0 +1,124 @@
+"""Served features and forecasts against the batch rows of the same bars."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from marketray.errors import DataError, ModelError
+from marketray.models import load_model
+from marketray.serving.forecaster import Forecast, Forecaster
+from marketray.serving.state import BAR_COLUMNS
+from tests.serving.market import Market, write_card
+
+
+@pytest.mark.parametrize("kind", ["xgboost", "direction", "ar"])
+def test_forecast_equals_the_batch_row(market: Market, kind: str) -> None:
+    served = Forecaster(market.folders[kind])
+    bars = market.bars.select(BAR_COLUMNS)
+    for end in (6_000, 7_321, 8_000):
+        row = served.row(bars.head(end))
+        batch = market.features.row(end - 1, named=True)
+        expected = np.array([[np.nan if batch[c] is None else batch[c] for c in served.card.columns]])
+        assert row.decision_at == batch["decision_at"]
+        assert row.last_close == market.bars["close"][end - 1]
+        np.testing.assert_array_equal(np.isnan(row.values), np.isnan(expected))
+        np.testing.assert_allclose(row.values, expected, rtol=1e-5, atol=1e-9)
+        answer = served.forecast(row)
+        value = answer.probability_up if kind == "direction" else answer.predicted_return
+        model = load_model(market.folders[kind])
+        assert value == pytest.approx(model.predict(expected.astype(np.float32))[0], rel=1e-4, abs=1e-9)
+        assert (answer.probability_up is None) == (kind != "direction")
+
+
+@pytest.mark.parametrize(
+    ("forecast", "direction"),
+    [
+        (Forecast(1e-9, None), "up"),
+        (Forecast(-1e-9, None), "down"),
+        (Forecast(0.0, None), "flat"),
+        (Forecast(None, 0.51), "up"),
+        (Forecast(None, 0.49), "down"),
+        (Forecast(None, 0.5), "flat"),
+    ],
+)
+def test_direction_is_the_sign(forecast: Forecast, direction: str) -> None:
+    assert forecast.direction == direction
+
+
+def test_only_the_lookback_matters(market: Market) -> None:
+    served = Forecaster(market.folders["xgboost"])
+    bars = market.bars.select(BAR_COLUMNS)
+    whole, tail = served.row(bars), served.row(bars.tail(served.lookback))
+    np.testing.assert_array_equal(whole.values, tail.values)
+
+
+def test_bars_that_cannot_be_used(market: Market) -> None:
+    served = Forecaster(market.folders["xgboost"])
+    bars = market.bars.select(BAR_COLUMNS)
+    with pytest.raises(
+        DataError, match=f"got {served.lookback - 1} bars; required: at least {served.lookback}"
+    ):
+        served.row(bars.tail(served.lookback - 1))
+    with pytest.raises(DataError, match=r"bars\.volume: got no value; required"):
+        served.row(bars.with_columns(volume=pl.lit(None, pl.Float64)))
+    with pytest.raises(DataError, match="off the grid; required: whole minutes"):
+        served.row(bars.with_columns(pl.col("time") + timedelta(seconds=7)))
+    with pytest.raises(DataError, match="required: inside the trading sessions of CMES"):
+        served.row(bars.with_columns(pl.col("time") + timedelta(days=6 - bars["time"][-1].isoweekday())))
+    sparse = bars.with_columns(
+        pl.when(pl.int_range(pl.len()) < 7_900)
+        .then(pl.col("time") - timedelta(days=400))
+        .otherwise("time")
+        .alias("time")
+    )
+    with pytest.raises(DataError, match=r"bars span 4\d\d days; required: at most"):
+        served.row(sparse)
+
+
+def test_another_catalog_is_refused(market: Market, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(market.folders["xgboost"], folder)
+    columns = json.loads((folder / "serving.json").read_text())["columns"]
+    write_card(folder, columns, "0" * 32)
+    with pytest.raises(ModelError, match=f"the model was trained on {'0' * 32}; required: equal"):
+        Forecaster(folder)
+
+
+def test_damaged_folders_are_refused(market: Market, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"serving\.json: not a usable model card \(.*No such file"):
+        Forecaster(tmp_path)
+    folder = tmp_path / "model"
+    shutil.copytree(market.folders["xgboost"], folder)
+    card = json.loads((folder / "serving.json").read_text())
+    write_card(folder, card["columns"][1:], card["catalog_hash"])
+    with pytest.raises(ModelError, match=r"model\.json others"):
+        Forecaster(folder)
+    del card["evidence"]
+    (folder / "serving.json").write_text(json.dumps(card))
+    with pytest.raises(ModelError, match=r"not a usable model card \(evidence: Field required\)"):
+        Forecaster(folder)
+
+
+def test_volume_is_needed_only_where_a_feature_uses_it(market: Market, tmp_path: Path) -> None:
+    from marketray.features.catalog import build_catalog
+    from marketray.models import get_family
+    from marketray.settings import FeatureSettings
+
+    catalog = build_catalog(FeatureSettings(), ("time", "open", "high", "low", "close"))
+    family = get_family("zero")
+    model = family.fit({}, (), np.zeros((9, 0), np.float32), np.zeros(9))
+    model.save(tmp_path)
+    write_card(tmp_path, [], catalog.hash, model_type="zero")
+    served = Forecaster(tmp_path)
+    assert served.inputs == ()
+    bars = market.bars.select(BAR_COLUMNS).with_columns(
+        [pl.lit(None, pl.Float64).alias(c) for c in ("volume", "bid", "ask")]
+    )
+    assert served.forecast(served.row(bars)).predicted_return == 0.0
