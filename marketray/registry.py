@@ -13,6 +13,7 @@ import logging
 import shutil
 import tempfile
 import uuid
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -294,13 +295,15 @@ def _save_pyfunc(path: Path, native: Path, document: Mapping[str, Any]) -> None:
 
     inputs = Schema([ColSpec(DataType.double, name) for name in document["columns"]])
     needed = ("marketray", "mlflow", "numpy", *_LIBRARIES.get(document["family"], ()))
-    mlflow.pyfunc.save_model(
-        path=str(path),
-        python_model=str(Path(__file__).parent / "models" / "mlflow_model.py"),
-        artifacts={_NATIVE: str(native)},
-        signature=ModelSignature(inputs=inputs, outputs=Schema([ColSpec(DataType.double)])),
-        pip_requirements=[f"{name}=={installed_version(name)}" for name in needed],
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it asks for an input example although the signature is given
+        mlflow.pyfunc.save_model(
+            path=str(path),
+            python_model=str(Path(__file__).parent / "models" / "mlflow_model.py"),
+            artifacts={_NATIVE: str(native)},
+            signature=ModelSignature(inputs=inputs, outputs=Schema([ColSpec(DataType.double)])),
+            pip_requirements=[f"{name}=={installed_version(name)}" for name in needed],
+        )
 
 
 def _model_document(folder: Path) -> dict[str, Any]:

@@ -7,12 +7,14 @@ unfinished is completed by the next one and never doubled.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
 import os
 import re
 import socket
 import sqlite3
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +51,7 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "GIT_PYTHON_REFRESH": "quiet",
 }
+_NOT_VALUES = ("params", "trial_id", "name", "started_at", "ended_at")
 _TIMEOUT_SECONDS = 4.0
 _PARAM_LIMIT = 6_000  # characters MLflow stores of a parameter
 _BATCH = 100  # parameters MLflow takes in one call
@@ -59,11 +62,15 @@ _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 def quiet_mlflow() -> None:
     """Turn off MLflow's telemetry, banners and long HTTP retries, unless the user has set them.
 
-    Must run before the first ``import mlflow`` of a process to have its whole effect.
+    Must run before the first ``import mlflow`` of a process to have its whole effect. Imports
+    ``mlflow.pyfunc`` too, whose own import warns about its own type hints.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    for name in ("mlflow", "alembic"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importlib.import_module("mlflow.pyfunc")
+    for name in ("mlflow", "alembic"):  # after the import, which configures them
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
@@ -101,13 +108,13 @@ def connect_tracking(settings: Settings) -> MlflowClient:
     RegistryError
         The server does not answer, or the database cannot be opened.
     """
-    quiet_mlflow()
     uri = settings.tracking_uri
     _check_reachable(uri)
+    quiet_mlflow()
     from mlflow import MlflowClient
 
-    quiet_mlflow()  # importing mlflow configures its loggers
-    with translated(settings, "connecting"):
+    with translated(settings, "connecting"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's tables use deprecated parts of SQLAlchemy
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -189,7 +196,8 @@ def log_trials(settings: Settings, parent_run_id: str, records: Sequence[Mapping
     records:
         One mapping a trial. ``trial_id`` (required) identifies it under the parent; ``params`` (nested)
         become MLflow parameters; other finite numbers become metrics, texts and flags become tags.
-        ``name`` overrides the run's display name.
+        ``name`` overrides the run's display name; ``started_at`` and ``ended_at`` (seconds since the
+        epoch) become the run's times.
 
     Returns
     -------
@@ -231,8 +239,9 @@ def _log_trial(
     if run_id is None:
         tags = {"mlflow.parentRunId": parent, "marketray.kind": "trial", "marketray.trial_id": trial_id}
         name = str(record.get("name") or trial_id)
-        run_id = client.create_run(experiment, tags=tags, run_name=name).info.run_id
-    rest = _flatten({k: v for k, v in record.items() if k not in ("params", "trial_id", "name")})
+        started = _milliseconds(record.get("started_at"))
+        run_id = client.create_run(experiment, started, tags=tags, run_name=name).info.run_id
+    rest = _flatten({k: v for k, v in record.items() if k not in _NOT_VALUES})
     numbers = {k: float(v) for k, v in rest.items() if _is_number(v)}
     metrics = [Metric(k, v, 0, 0) for k, v in numbers.items() if math.isfinite(v)]
     _log_params(client, run_id, _flatten(record.get("params") or {}))
@@ -240,7 +249,11 @@ def _log_trial(
     for key, value in rest.items():
         if key not in numbers and value is not None:
             client.set_tag(run_id, f"marketray.{key}", str(value)[:_PARAM_LIMIT])
-    client.set_terminated(run_id, "FINISHED")
+    client.set_terminated(run_id, "FINISHED", _milliseconds(record.get("ended_at")))
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else int(1000 * seconds)
 
 
 def _child_runs(client: MlflowClient, experiment: str, parent: str) -> dict[str, tuple[str | None, bool]]:

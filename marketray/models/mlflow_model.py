@@ -7,15 +7,13 @@ marketray and the family's library, nothing else.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlflow.models
 import mlflow.pyfunc
 import numpy as np
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-    import pandas as pd
+import numpy.typing as npt
+import pandas as pd  # MLflow reads the annotations of `predict`
 
 __all__ = ["NativeModel"]
 

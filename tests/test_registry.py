@@ -1,0 +1,230 @@
+"""The registry: whole versions, one champion, safe formats, quick failures."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from marketray.errors import ModelError, RegistryError
+from marketray.models import get_family, load_model
+from marketray.registry import Registry
+from marketray.settings import Settings, load_settings
+from marketray.tracking import (
+    close_parent_run,
+    connect_tracking,
+    experiment_id,
+    log_trials,
+    mask_uri,
+    open_parent_run,
+)
+
+EVIDENCE = {"verdict": "bootstrap", "r2_oos": -0.0003, "p_value": 0.41, "k": 1, "alpha": 0.025}
+RNG = np.random.default_rng(5)
+X = RNG.normal(size=(400, 3)).astype(np.float32)
+Y = 1e-3 * (X[:, 0] - 0.5 * X[:, 1]) + RNG.normal(scale=1e-3, size=400)
+COLUMNS = ("a", "b", "c")
+
+
+@pytest.fixture
+def settings(home: Path) -> Settings:
+    return load_settings()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "xgboost"
+    get_family("xgboost").fit({"n_estimators": 20}, COLUMNS, X, Y).save(path)
+    (path / "serving.json").write_text(json.dumps({"evidence": EVIDENCE}))
+    return path
+
+
+def test_pyfunc_and_downloaded_copy_predict_like_the_native_model(settings: Settings, folder: Path) -> None:
+    registry = Registry(settings)
+    made = registry.register(folder, key="k1", evidence=EVIDENCE, tags={"marketray.data_hash": "d"})
+    registry.set_alias("champion", made.version, {"verdict": "bootstrap"})
+
+    expected = load_model(folder).predict(X)
+    native = registry.download(made.version)
+    assert native == settings.home_path / "models" / "marketray-SPX500_USD" / "1"
+    np.testing.assert_array_equal(load_model(native).predict(X), expected)
+    assert json.loads((native / "serving.json").read_text())["evidence"] == EVIDENCE
+
+    import mlflow.pyfunc
+    import pandas as pd
+
+    run = connect_tracking(settings).get_run(made.run_id)
+    pyfunc = mlflow.pyfunc.load_model(f"{run.info.artifact_uri}/model")
+    frame = pd.DataFrame(X, columns=list(COLUMNS))[["c", "a", "b"]]
+    np.testing.assert_array_equal(pyfunc.predict(frame), expected)
+    assert [c.name for c in pyfunc.metadata.signature.inputs] == list(COLUMNS)
+    stored = list(Path(settings.home_path / "artifacts").rglob("*"))
+    assert not [p for p in stored if p.suffix in (".pkl", ".pickle", ".cloudpickle")]
+
+    again = registry.register(folder, key="k1", evidence=EVIDENCE)
+    assert (again.version, again.aliases, again.family) == (1, ("champion",), "xgboost")
+    assert (again.evidence, again.verdict, again.tags["marketray.data_hash"]) == (EVIDENCE, "bootstrap", "d")
+    assert len(registry.list()) == 1
+    assert registry.download(1) == native
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+STEPS = (
+    ("log_artifacts", False),
+    ("create_model_version", False),
+    ("create_model_version", True),
+    ("set_registered_model_tag", True),
+    ("set_registered_model_alias", True),
+)
+
+
+def test_killed_before_or_after_any_step_there_is_one_champion(
+    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Registry(settings)
+    old = first.register(folder, key="old", evidence=EVIDENCE)
+    first.set_alias("champion", old.version)
+
+    def replace(key: str, step: str | None, after: bool) -> Registry:
+        registry = Registry(settings)
+        if step is not None:
+            original = getattr(registry._client, step)
+
+            def stop(*args: Any, **kwargs: Any) -> None:
+                if after:
+                    original(*args, **kwargs)
+                raise Killed
+
+            monkeypatch.setattr(registry._client, step, stop)
+        made = registry.register(folder, key=key, evidence=EVIDENCE)
+        registry.set_alias("champion", made.version)
+        return registry
+
+    for number, (step, after) in enumerate(STEPS, start=2):
+        before = Registry(settings).champion()
+        with pytest.raises(Killed):
+            replace(str(number), step, after)
+        between = [v for v in Registry(settings).list() if "champion" in v.aliases]
+        assert len(between) == 1
+        assert before is not None
+        assert between[0].version in (before.version, number)
+        registry = replace(str(number), None, after)
+        assert [v.version for v in registry.list() if "champion" in v.aliases] == [number]
+        assert len(registry.list()) == number
+    moves = [(n["previous"], n["version"]) for n in registry.history()]
+    assert moves == [(None, 1), *((n - 1, n) for n in range(2, len(STEPS) + 2))]
+
+
+def test_resolve_by_number_and_alias_and_refuse_the_unknown(settings: Settings, folder: Path) -> None:
+    registry = Registry(settings)
+    assert registry.list() == []
+    assert registry.champion() is None
+    with pytest.raises(RegistryError, match="no version or alias 'champion'"):
+        registry.resolve("champion")
+    made = registry.register(folder, key="k", evidence={**EVIDENCE, "verdict": "challenger"})
+    registry.set_alias("challenger", made.version)
+    assert registry.resolve("challenger") == registry.resolve(1) == registry.show("1")
+    with pytest.raises(RegistryError, match="no version or alias 7"):
+        registry.download(7)
+    with pytest.raises(ModelError, match=r"not a readable model folder.*required: model.json"):
+        registry.register(folder.parent, key="other", evidence=EVIDENCE)
+
+
+def test_a_copy_of_another_server_s_version_is_replaced(settings: Settings, folder: Path) -> None:
+    registry = Registry(settings)
+    registry.register(folder, key="k", evidence=EVIDENCE)
+    native = registry.download(1)
+    (native / ".registry.json").write_text(json.dumps({"run_id": "another"}))
+    (native / "model.json").write_text("{}")
+    assert load_model(registry.download(1)).family == "xgboost"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["http://127.0.0.1:9/", "postgresql://user:secret@127.0.0.1:9/db", "sqlite:////proc/nowhere/mlflow.db"],
+)
+def test_an_unreachable_server_fails_within_seconds(home: Path, uri: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(RegistryError, match=r"tracking\.uri=.* cannot be reached") as caught:
+        Registry(load_settings(overrides={"tracking": {"uri": uri}}))
+    assert time.monotonic() - start < 10
+    assert "secret" not in str(caught.value)
+    assert caught.value.hint is not None
+
+
+def test_a_store_that_mlflow_refuses_is_one_clear_error(home: Path) -> None:
+    settings = load_settings(overrides={"tracking": {"uri": f"file:{home}/mlruns"}})
+    with pytest.raises(RegistryError, match=r"failed at tracking\.uri=file:"):
+        Registry(settings).list()
+
+
+def test_passwords_are_masked() -> None:
+    assert mask_uri("postgresql://me:s3cret@host:5432/db") == "postgresql://me:***@host:5432/db"
+    assert mask_uri("sqlite:////home/me/mlflow.db") == "sqlite:////home/me/mlflow.db"
+
+
+def test_trials_hang_under_one_parent_and_are_written_once(settings: Settings) -> None:
+    parent = open_parent_run(settings, "abc", {"data_hash": "d1", "catalog_hash": "c1"})
+    assert open_parent_run(settings, "abc", {"data_hash": "d1", "extra": 1}) == parent
+    records = [
+        {
+            "trial_id": f"t{i}",
+            "family": "ar",
+            "cv_rmse": 0.99,
+            "params": {"p": i, "nested": {"x": 0.5}},
+            "started_at": 1_700_000_000.5,
+            "ended_at": 1_700_000_009.0,
+        }
+        for i in range(3)
+    ]
+    assert log_trials(settings, parent, records[:2]) == 2
+    assert log_trials(settings, parent, [*records, records[0]]) == 1
+    client = connect_tracking(settings)
+    children = client.search_runs(
+        [experiment_id(client, settings)], f"tags.`mlflow.parentRunId` = '{parent}'"
+    )
+    assert sorted(r.data.tags["marketray.trial_id"] for r in children) == ["t0", "t1", "t2"]
+    one = next(r for r in children if r.data.tags["marketray.trial_id"] == "t2")
+    assert one.data.params == {"p": "2", "nested.x": "0.5"}
+    assert (one.data.metrics, one.data.tags["marketray.family"]) == ({"cv_rmse": 0.99}, "ar")
+    assert (one.info.start_time, one.info.end_time) == (1_700_000_000_500, 1_700_000_009_000)
+    close_parent_run(settings, parent, {"test_rmse_pct": 0.07, "missing": float("nan")})
+    run = client.get_run(parent)
+    assert run.data.params["data_hash"] == "d1"
+    assert run.data.params["settings.labels.horizon_minutes"] == "30"
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"test_rmse_pct": 0.07})
+    with pytest.raises(RegistryError, match="required: trial_id"):
+        log_trials(settings, parent, [{"params": {}}])
+
+
+def test_a_trial_cut_short_is_completed_and_not_doubled(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import marketray.tracking as tracking
+
+    parent = open_parent_run(settings, "abc", {})
+    record = {"trial_id": "t", "cv_rmse": 1.0, "params": {"a": 1}}
+    with monkeypatch.context() as patch:
+
+        def stop(*args: Any) -> None:
+            raise Killed
+
+        patch.setattr(tracking, "_log_params", stop)
+        with pytest.raises(Killed):
+            log_trials(settings, parent, [record])
+    assert log_trials(settings, parent, [record]) == 1
+    client = connect_tracking(settings)
+    children = client.search_runs(
+        [experiment_id(client, settings)], f"tags.`mlflow.parentRunId` = '{parent}'"
+    )
+    assert [(r.info.status, r.data.params) for r in children] == [("FINISHED", {"a": "1"})]
+    client.delete_experiment(experiment_id(client, settings))
+    with pytest.raises(RegistryError, match="is deleted in MLflow"):
+        open_parent_run(settings, "abc", {})
