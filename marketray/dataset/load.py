@@ -207,7 +207,7 @@ def read_block(settings: Settings, split: Split, names: Sequence[str], dataset: 
         keys = {"name": settings.name, "split": name, "instrument": settings.instrument}
         first = row
         for partition in lake.partitions(dataset, **keys):
-            table = lake.read(dataset, partition)
+            table = lake.read(dataset, partition, [*_HEAD, *split.columns])
             stop = row + table.num_rows
             if stop > n:
                 break
@@ -222,10 +222,6 @@ _HEAD = ["row_id", "decision_at", "session_open_at", "label_end_at", "label_retu
 
 
 def _fill(out: npt.NDArray[np.float32], table: pa.Table, columns: Sequence[str]) -> None:
-    missing = [c for c in columns if c not in table.column_names]
-    if missing:
-        msg = f"the dataset's files lack the columns {missing}"
-        raise LakeError(msg, hint=_HINT)
     for i, name in enumerate(columns):
         out[:, i] = table[name].to_numpy()
 
