@@ -28,9 +28,9 @@ BODY_VARIANCE = 1 / 3
 """Expected squared body of a bar in units of its squared range; x is uniform on (-1, 1)."""
 
 _START_PRICE = 4_500.0
-_PERSISTENCE, _LOG_VOLATILITY_SD = 0.998, 0.40  # of log volatility a minute: half-life of 6 hours
-_RANGE_SHOCK_SD = 0.30  # of the log of a bar's own range
-_U_MIDDLE, _U_EDGE = 0.75, 1.0  # volatility in the middle of a session, and what its edges add
+_PERSISTENCE, _LOG_VOLATILITY_SD = 0.998, 0.30  # of log volatility a minute: half-life of 6 hours
+_RANGE_SHOCK_SD = 0.40  # of the log of a bar's own range
+_U_MIDDLE, _U_EDGE = 0.75, 0.6  # volatility in the middle of a session, and what its edges add
 _GAP_SD_HOUR, _GAP_SD_MAX, _GAP_REVERSION = 5e-4, 1e-2, 2e-3  # of log prices, while the market is closed
 _VOLUME_MEDIAN, _VOLUME_SD, _VOLUME_SLOPE = 400.0, 0.35, 1.2
 _SPREAD_MEDIAN, _SPREAD_SD, _SPREAD_SLOPE = 6e-5, 0.15, 0.7
