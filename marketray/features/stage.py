@@ -71,18 +71,20 @@ class FeatureResult:
         Feature rows stored for the instrument, over all partitions.
     months:
         Labels of the partitions, in time order.
-    catalog_hash, names, dropped, lookback:
-        The catalog: its hash, feature columns, features the bars cannot carry, and halo + 1 in bars.
+    features, lookback, catalog_hash:
+        Number of features, bars that a row depends on, and identity of the catalog.
+    dropped:
+        Features that the bars cannot carry.
     """
 
     written: int
     skipped: int
     rows: int
     months: tuple[str, ...]
-    catalog_hash: str
-    names: tuple[str, ...]
-    dropped: tuple[str, ...]
+    features: int
     lookback: int
+    catalog_hash: str
+    dropped: tuple[str, ...]
 
 
 def run_features(settings: Settings, *, workers: int | None = None) -> FeatureResult:
@@ -119,7 +121,7 @@ def run_features(settings: Settings, *, workers: int | None = None) -> FeatureRe
             "partitions": list(result.months),
             "detail": {
                 "catalog_hash": result.catalog_hash,
-                "features": list(result.names),
+                "features": result.features,
                 "dropped_features": list(result.dropped),
                 "lookback": result.lookback,
             },
@@ -157,10 +159,10 @@ def run_ranges(
         skipped=len(items) - len(missing),
         rows=sum(m.rows_out for m in stored if m is not None),
         months=tuple(i.span.label for i in items),
-        catalog_hash=catalog.hash,
-        names=catalog.names,
-        dropped=catalog.dropped,
+        features=len(catalog.names),
         lookback=catalog.lookback,
+        catalog_hash=catalog.hash,
+        dropped=catalog.dropped,
     )
 
 
