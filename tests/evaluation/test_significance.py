@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from marketray.errors import DataError
+from marketray.evaluation.significance import (
+    diebold_mariano,
+    hac_standard_error,
+    minimum_detectable_r2,
+)
+from tests.evaluation.simulations import HORIZON, ar1, overlapping_labels
+
+MINUTE = 60_000_000
+
+
+def series(n: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.convolve(rng.standard_normal(n + 30), np.ones(30), mode="valid")[:n]
+
+
+def clock(n: int) -> np.ndarray:
+    return np.arange(n, dtype=np.int64) * MINUTE
+
+
+def pairwise_se(x: np.ndarray, minutes: np.ndarray, horizon: int) -> float:
+    """The definition: a sum over all pairs of rows."""
+    z = x - x.mean()
+    weight = np.maximum(0, 1 - np.abs(minutes[:, None] - minutes[None, :]) / (4 * horizon + 1))
+    return float(np.sqrt(z @ weight @ z) / len(x))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    gaps=st.lists(st.sampled_from([0, 1, 1, 1, 1, 2, 5, 20, 21, 22, 65, 4_000]), min_size=5, max_size=120),
+    horizon=st.integers(1, 16),
+    seed=st.integers(0, 1_000),
+)
+def test_standard_error_is_the_kernel_sum_over_actual_minutes(
+    gaps: list[int], horizon: int, seed: int
+) -> None:
+    minutes = 27_000_000 + np.cumsum(gaps)
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal(len(gaps)) + 0.1 * np.cumsum(rng.standard_normal(len(gaps)))
+    expected = pairwise_se(x, minutes, horizon)
+    assert hac_standard_error(x, minutes * MINUTE, horizon) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    order = rng.permutation(len(x))
+    shuffled = hac_standard_error(x[order], minutes[order] * MINUTE, horizon)
+    assert shuffled == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("horizon", [1, 7, 30])
+def test_standard_error_on_a_full_grid_equals_statsmodels_and_arch(horizon: int) -> None:
+    import statsmodels.api as sm
+    from arch.covariance.kernel import Bartlett
+
+    x = series(900)
+    got = hac_standard_error(x, clock(900), horizon)
+    options = {"maxlags": 4 * horizon, "use_correction": False}
+    fit = sm.OLS(x, np.ones((900, 1))).fit(cov_type="HAC", cov_kwds=options)
+    assert got == pytest.approx(float(fit.bse[0]), rel=1e-10)
+    long_run = float(
+        np.squeeze(np.asarray(Bartlett(x - x.mean(), bandwidth=4 * horizon, center=False).cov.long_run))
+    )
+    assert got == pytest.approx(np.sqrt(long_run / 900), rel=1e-10)
+
+
+def test_a_night_between_rows_separates_them() -> None:
+    x = series(400)
+    apart = np.r_[clock(200), clock(200) + 10_000 * MINUTE]
+    z = x - x.mean()
+    weight = np.maximum(0, 1 - np.abs(np.subtract.outer(np.arange(200), np.arange(200))) / 121)
+    expected = np.sqrt(z[:200] @ weight @ z[:200] + z[200:] @ weight @ z[200:]) / 400
+    assert hac_standard_error(x, apart, 30) == pytest.approx(expected, rel=1e-10)
+
+
+def test_diebold_mariano_is_the_corrected_ratio_with_its_t_tail() -> None:
+    from scipy.stats import t
+
+    n, h = 2_000, 30
+    a, b = series(n, 1) ** 2, series(n, 2) ** 2 + 1.0
+    got = diebold_mariano(a, b, clock(n), h)
+    d = b - a
+    se = pairwise_se(d, np.arange(n), h)
+    statistic = d.mean() / se * np.sqrt((n + 1 - 2 * h + h * (h - 1) / n) / n)
+    assert got.mean_difference == pytest.approx(d.mean())
+    assert got.hac_se == pytest.approx(se, rel=1e-9)
+    assert got.statistic == pytest.approx(statistic, rel=1e-9)
+    assert got.degrees_of_freedom == pytest.approx(3 * n / 121)
+    assert got.p_value == pytest.approx(t.sf(statistic, 3 * n / 121), rel=1e-9)
+    assert got.n_effective == pytest.approx(d.var() / se**2, rel=1e-9)
+    assert got.n == n
+    swapped = diebold_mariano(b, a, clock(n), h)
+    assert swapped.statistic == pytest.approx(-got.statistic)
+    assert swapped.p_value == pytest.approx(1 - got.p_value)
+
+
+def test_independent_rows_count_in_full_and_overlapping_ones_once_a_horizon() -> None:
+    rng = np.random.default_rng(3)
+    n = 60_000
+    independent = diebold_mariano(rng.standard_normal(n), np.zeros(n), clock(n), 30)
+    assert independent.n_effective == pytest.approx(n, rel=0.15)
+    overlapping = diebold_mariano(series(n), np.zeros(n), clock(n), 30)
+    assert overlapping.n_effective == pytest.approx(n / 30, rel=0.15)
+
+
+def test_coarse_bars_count_the_horizon_in_rows() -> None:
+    x = series(400)
+    coarse = diebold_mariano(x, np.zeros(400), clock(400) * 5, 30)
+    h = 6
+    correction = np.sqrt((400 + 1 - 2 * h + h * (h - 1) / 400) / 400)
+    assert coarse.statistic == pytest.approx(correction * coarse.mean_difference / coarse.hac_se)
+    assert coarse.degrees_of_freedom == pytest.approx(3 * 400 / (121 / 5))
+
+
+def test_equal_losses_are_no_evidence() -> None:
+    got = diebold_mariano(np.ones(200), np.ones(200), clock(200), 30)
+    assert (got.statistic, got.p_value, got.mean_difference) == (0, 1, 0)
+
+
+def test_a_constant_difference_is_refused() -> None:
+    with pytest.raises(DataError, match="losses differ by the constant 1"):
+        diebold_mariano(np.ones(200), 2 * np.ones(200), clock(200), 30)
+
+
+def test_too_few_rows_are_refused() -> None:
+    with pytest.raises(DataError, match=r"got 60 rows; required: more than two horizons of rows \(60\)"):
+        diebold_mariano(series(60), np.zeros(60), clock(60), 30)
+
+
+@pytest.mark.parametrize(
+    ("x", "us", "match"),
+    [
+        ([1.0, 2.0], [0], "required: one"),
+        ([], [], "required: one"),
+        ([1.0, float("nan")], [0, MINUTE], "1 of 2 values are not finite"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(x: list[float], us: list[int], match: str) -> None:
+    with pytest.raises(DataError, match=match):
+        hac_standard_error(x, us, 30)
+
+
+def test_a_horizon_is_at_least_a_minute() -> None:
+    with pytest.raises(DataError, match="horizon_minutes=0; required: at least 1"):
+        hac_standard_error([1.0, 2.0], [0, MINUTE], 0)
+
+
+def rejection_rates(paths: int, n: int, seed: int, *, r2: float = 0.02) -> tuple[float, float]:
+    """Share of one-sided rejections at 5 % where both forecasts are equally good.
+
+    First two independent AR(1) forecasts without skill, then a forecast that is twice too large (its
+    skill and its noise cancel) against zero.
+    """
+    rng = np.random.default_rng(seed)
+    y = overlapping_labels(rng, n, paths)
+    scale = np.sqrt(HORIZON * r2)
+    f, g = (scale * ar1(rng, n, paths, 0.98) for _ in range(2))
+    us = clock(n)
+    pair, zero = 0, 0
+    for k in range(paths):
+        a, b, label = f[:, k], g[:, k], y[:, k]
+        pair += diebold_mariano((label - a) ** 2, (label - b) ** 2, us, HORIZON).p_value < 0.05
+        skilled = label + a / 2
+        zero += diebold_mariano((skilled - a) ** 2, skilled**2, us, HORIZON).p_value < 0.05
+    return pair / paths, zero / paths
+
+
+def test_size_holds_in_a_few_hundred_simulations() -> None:
+    # the bound is 6.5 % plus two standard errors of a share of 300
+    assert max(rejection_rates(300, 6_000, seed=11)) <= 0.065 + 2 * np.sqrt(0.065 * 0.935 / 300)
+
+
+@pytest.mark.slow
+def test_size_is_at_most_six_and_a_half_percent() -> None:
+    for n in (6_000, 12_000):
+        rates = np.mean([rejection_rates(1_000, n, seed=s) for s in (11, 12, 13, 14)], axis=0)
+        assert rates.max() <= 0.065, (n, rates)
+        assert rates.min() >= 0.035, (n, rates)  # nor is it bought by never rejecting
+
+
+def test_a_truncation_at_the_horizon_would_reject_too_often() -> None:
+    """Why the bandwidth is four horizons: with Bartlett lags to horizon − 1 the same data reject far more."""
+    rng = np.random.default_rng(21)
+    paths, n = 400, 6_000
+    y = overlapping_labels(rng, n, paths)
+    z = y - y.mean(axis=0)
+    total = np.vstack([np.zeros((HORIZON, paths)), np.cumsum(z, axis=0), np.zeros((HORIZON, paths))])
+    total[HORIZON + n :] = total[HORIZON + n - 1]
+    short = np.sqrt(((total[HORIZON:] - total[:-HORIZON]) ** 2).sum(axis=0) / HORIZON) / n
+    long = np.array([hac_standard_error(y[:, k], clock(n), HORIZON) for k in range(paths)])
+    assert np.mean(y.mean(axis=0) / short > 1.645) > 0.085
+    assert np.mean(y.mean(axis=0) / long > 1.645) < 0.085
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.98])
+def test_power_at_the_minimum_detectable_r2_is_what_it_says(phi: float) -> None:
+    rng = np.random.default_rng(31)
+    paths, n = 300, 4_000
+    noise = overlapping_labels(rng, n, paths)
+    forecast = ar1(rng, n, paths, phi)
+    us = clock(n)
+    found, rhos = 0, []
+    for k in range(paths):
+        rho = minimum_detectable_r2(noise[:, k], forecast[:, k], us, HORIZON)
+        rhos.append(rho)
+        f = forecast[:, k] * np.sqrt(rho * np.mean(noise[:, k] ** 2) / np.mean(forecast[:, k] ** 2))
+        y = f + noise[:, k]
+        found += diebold_mariano((y - f) ** 2, y**2, us, HORIZON).p_value < 0.05
+    assert found / paths == pytest.approx(0.8, abs=0.07)
+    independent = (1.645 + 0.842) ** 2 / n
+    assert np.median(rhos) / independent > (0.8 if phi == 0 else 8)
+
+
+def test_minimum_detectable_r2_of_independent_rows_is_the_textbooks() -> None:
+    rng = np.random.default_rng(4)
+    n = 50_000
+    y, f = rng.standard_normal(n), rng.standard_normal(n)
+    us = clock(n)
+    # t² = n·ρ for a regression on one regressor; here the gain is tested, whose error is twice as large
+    assert minimum_detectable_r2(y, f, us, 1) == pytest.approx(4 * (1.645 + 0.842) ** 2 / n, rel=0.1)
+    assert minimum_detectable_r2(y, 7 * f, us, 1) == pytest.approx(minimum_detectable_r2(y, f, us, 1))
+    assert minimum_detectable_r2(y, f, us, 1, power=0.95) > minimum_detectable_r2(y, f, us, 1, power=0.8)
+
+
+def test_without_a_forecast_a_constant_one_is_assumed() -> None:
+    y, us = series(5_000), clock(5_000)
+    constant = minimum_detectable_r2(y, np.full(5_000, 0.3), us, 30)
+    assert minimum_detectable_r2(y, None, us, 30) == pytest.approx(constant)
+    assert minimum_detectable_r2(y, np.zeros(5_000), us, 30) == pytest.approx(constant)
+    with pytest.raises(DataError, match="y is zero everywhere"):
+        minimum_detectable_r2(np.zeros(100), None, clock(100), 30)
