@@ -1,0 +1,11 @@
+"""Compute the feature catalog over the lake as a Ray job.
+
+ray job submit --working-dir . -- python jobs/features.py --config configs/quickstart.yaml
+"""
+
+from __future__ import annotations
+
+from marketray.job import run_job
+
+if __name__ == "__main__":
+    run_job("features", __doc__)

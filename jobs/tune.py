@@ -1,0 +1,11 @@
+"""Tune all families at once as a Ray job.
+
+ray job submit --working-dir . -- python jobs/tune.py --config configs/quickstart.yaml
+"""
+
+from __future__ import annotations
+
+from marketray.job import run_job
+
+if __name__ == "__main__":
+    run_job("tune", __doc__)
