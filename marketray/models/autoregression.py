@@ -34,7 +34,7 @@ __all__ = ["EXOGENOUS", "Autoregression", "AutoregressionModel", "exogenous_colu
 
 EXOGENOUS: dict[str, tuple[str, ...]] = {
     "none": (),
-    "volatility": ("realised_volatility", "parkinson", "garman_klass", "rogers_satchell", "yang_zhang"),
+    "volatility": ("realized_volatility", "parkinson", "garman_klass", "rogers_satchell", "yang_zhang"),
     "order_flow": ("order_flow", "weighted_body"),
 }
 """Sets of exogenous columns, each by the beginnings of the columns' names."""

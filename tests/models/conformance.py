@@ -17,7 +17,7 @@ COLUMNS = (
     *(f"return_1_lag_{k}" for k in range(6)),
     "return_30",
     "weighted_body_30",
-    "realised_volatility_30",
+    "realized_volatility_30",
     "noise",
 )
 

@@ -89,7 +89,7 @@ class TestTrees:
 class TestLeastSquares:
     def test_columns_are_lags_then_exogenous(self) -> None:
         columns = get_family("ar").columns(COLUMNS)
-        assert columns == (*COLUMNS[:6], "realised_volatility_30", "weighted_body_30")
+        assert columns == (*COLUMNS[:6], "realized_volatility_30", "weighted_body_30")
         assert get_family("ar").columns(("return_1_lag_0", "return_1_lag_2")) == ("return_1_lag_0",)
 
     def test_is_ordinary_least_squares(self) -> None:

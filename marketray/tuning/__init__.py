@@ -1,0 +1,1 @@
+"""Two-stage tuning of all families at once on Ray Tune."""

@@ -1,0 +1,169 @@
+"""What a tuning found: each family's best trial, and how the time was spent."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from marketray.errors import TuningError
+from marketray.tuning.records import TrialRecord, best_of
+
+if TYPE_CHECKING:
+    from marketray.tuning.actor import FamilyJob
+
+__all__ = ["FamilyBest", "TuneResult", "overlap_share", "read_result", "summary"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FamilyBest:
+    """A family's best trial among those that finished all folds.
+
+    Attributes
+    ----------
+    params, rounds:
+        What to refit with: ``get_family(name).with_rounds(params, rounds)``. `rounds` is the mean over the
+        folds of the best boosting rounds.
+    cv_rmse:
+        Mean RMSE over the folds, a fraction; slightly optimistic, see `marketray.tuning.trial`.
+    cv_score:
+        Mean over the folds of RMSE / RMSE of the zero forecast.
+    predictions:
+        Path of the out-of-fold predictions (row_id, fold, prediction as float32).
+    enumerated:
+        Stages whose space had fewer points than trials were asked for, so that all of it was tried.
+    """
+
+    family: str
+    params: dict[str, Any]
+    rounds: int
+    cv_rmse: float
+    cv_score: float
+    stage: int
+    trial_id: str
+    n_trials: int
+    n_complete: int
+    n_pruned: int
+    predictions: str
+    enumerated: list[int]
+    started_at: float
+    ended_at: float
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """What a tuning found.
+
+    Attributes
+    ----------
+    families:
+        Best trial by family.
+    seconds:
+        Wall clock of the run that finished the tuning.
+    overlap_share:
+        Time in which all families ran stage-1 trials, over the shortest family's stage 1; 1 for one family.
+    overhead_share:
+        (wall clock − ideal) / ideal; ideal is the busiest family's computing time over its trial slots.
+    skipped:
+        Whether a finished tuning of the same key was found.
+    """
+
+    tuning_key: str
+    task: str
+    families: dict[str, FamilyBest]
+    seconds: float
+    overlap_share: float
+    overhead_share: float
+    trials: int
+    folder: str
+    parent_run_id: str | None = None
+    skipped: bool = False
+
+
+def overlap_share(intervals: Sequence[tuple[float, float]]) -> float:
+    """Length of the intervals' intersection over the length of the shortest."""
+    common = min(end for _, end in intervals) - max(start for start, _ in intervals)
+    shortest = min(end - start for start, end in intervals)
+    return 1.0 if shortest <= 0 and common >= 0 else max(0.0, common) / max(shortest, 1e-9)
+
+
+def summary(
+    jobs: list[FamilyJob],
+    records: dict[str, list[TrialRecord]],
+    folder: Path,
+    key: str,
+    task: str,
+    seconds: float,
+) -> TuneResult:
+    """Put together what the families' records say; `seconds` is the wall clock.
+
+    Raises
+    ------
+    TuningError
+        A family has no trial that finished all folds.
+    """
+    families = {job.family: _family_best(job, records[job.family], folder) for job in jobs}
+    coarse = [[r for r in records[job.family] if r.stage == 1] for job in jobs]
+    intervals = [(min(r.started_at for r in rs), max(r.ended_at for r in rs)) for rs in coarse]
+    ideal = max(sum(r.seconds for r in records[job.family]) / job.concurrent for job in jobs)
+    return TuneResult(
+        tuning_key=key,
+        task=task,
+        families=families,
+        seconds=seconds,
+        overlap_share=overlap_share(intervals),
+        overhead_share=(seconds - ideal) / ideal,
+        trials=sum(map(len, records.values())),
+        folder=str(folder),
+    )
+
+
+def _family_best(job: FamilyJob, records: list[TrialRecord], folder: Path) -> FamilyBest:
+    best = best_of(records)
+    if best is None or best.cv_rmse is None or best.rounds is None:
+        msg = f"{job.family}: none of {len(records)} trials finished all {len(job.folds)} folds"
+        raise TuningError(msg, hint="raise tuning.stage1_trials")
+    asked = {1: job.stage1_trials, 2: job.stage2_trials}
+    enumerated = [s for s in asked if sum(r.stage == s for r in records) < asked[s]]
+    for stage in enumerated:
+        logger.info("tune: %s stage %d: the whole space was tried, it has fewer points", job.family, stage)
+    return FamilyBest(
+        family=job.family,
+        params=best.params,
+        rounds=best.rounds,
+        cv_rmse=best.cv_rmse,
+        cv_score=best.score,
+        stage=best.stage,
+        trial_id=best.trial_id,
+        n_trials=len(records),
+        n_complete=sum(r.state == "complete" for r in records),
+        n_pruned=sum(r.state == "pruned" for r in records),
+        predictions=str(folder / job.family / f"stage{best.stage}" / str(best.predictions)),
+        enumerated=enumerated,
+        started_at=min(r.started_at for r in records),
+        ended_at=max(r.ended_at for r in records),
+    )
+
+
+def read_result(path: Path) -> TuneResult | None:
+    """The finished tuning stored at `path`, marked as skipped; None where there is none.
+
+    Raises
+    ------
+    TuningError
+        The file is not readable.
+    """
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_text())
+        value["families"] = {n: FamilyBest(**b) for n, b in value["families"].items()}
+        return TuneResult(**{**value, "skipped": True})
+    except (OSError, ValueError, TypeError, KeyError) as e:
+        msg = f"{path}: not a readable tuning result ({e})"
+        raise TuningError(msg, hint="delete this file; finished trials are kept") from e

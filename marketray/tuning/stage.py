@@ -1,0 +1,228 @@
+"""The tuning stage: all families at once on one Ray cluster, two stages each, resumable."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from marketray.errors import MarketrayError, TuningError
+from marketray.hashing import code_hash, digest
+from marketray.models import get_family
+from marketray.tuning.progress import ProgressView
+from marketray.tuning.records import TrialRecord, write_json
+from marketray.tuning.result import FamilyBest, TuneResult, overlap_share, read_result, summary
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from marketray.dataset.load import Block
+    from marketray.models.base import Task
+    from marketray.settings import Settings, TuningSettings
+    from marketray.tuning.actor import FamilyJob
+    from marketray.tuning.trial import Fold
+
+__all__ = ["FamilyBest", "TuneResult", "cpu_share", "overlap_share", "run_tune", "tune_block", "tuning_key"]
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.5
+
+
+def cpu_share(cpus: float, families: int) -> float:
+    """CPUs of each family: their equal share, rounded down to a tenth, at least 0.1."""
+    return max(1, int(10 * cpus / families + 1e-9)) / 10
+
+
+def tuning_key(settings: Settings) -> str:
+    """Digest of all that the tuning's outcome follows from: rows, folds, settings and code."""
+    from marketray.dataset.load import dataset_content, load_split
+
+    folds = [[a.start, a.stop, b.start, b.stop] for a, b in load_split(settings).folds]
+    return digest(
+        dataset_content(settings),
+        folds,
+        settings.labels.task,
+        settings.tuning.model_dump(mode="json"),
+        code_hash("marketray.models", "marketray.tuning"),
+    )
+
+
+def run_tune(settings: Settings) -> TuneResult:
+    """Tune every family on the train and validation rows.
+
+    Trial records, out-of-fold predictions and ``result.json`` lie in ``<run_path>/tuning/<key>``; a copy of
+    the latest result is ``<run_path>/tuning.json``. A finished tuning of the same rows, settings and code
+    is not repeated; a killed one goes on where it was.
+
+    Raises
+    ------
+    TuningError
+        A trial failed, or a family has no trial that finished all folds.
+    RegistryError
+        The tracking server cannot be reached.
+    LakeError
+        There is no dataset.
+    """
+    from marketray import tracking
+    from marketray.dataset.load import load_blocks, load_split
+
+    key = tuning_key(settings)
+    folder = settings.run_path / "tuning" / key
+    found = read_result(folder / "result.json")
+    if found is not None:
+        logger.info("tune: skipped, tuning %s is finished", key)
+        write_json(settings.run_path / "tuning.json", asdict(found) | {"skipped": False})
+        return found
+    split = load_split(settings)
+    block = load_blocks(settings)
+    parent: list[str] = []
+
+    def begin() -> None:
+        details = {
+            "rows": len(block),
+            "row_id_hash": block.row_id_hash,
+            "data_hash": split.detail.get("key"),
+            "catalog_hash": split.detail.get("catalog_hash"),
+            "columns": len(block.columns),
+        }
+        parent.append(tracking.open_parent_run(settings, key, details))
+
+    def log(records: list[TrialRecord]) -> None:
+        tracking.log_trials(settings, parent[0], [_plain(r) for r in records])
+
+    result = tune_block(
+        block,
+        split.folds,
+        settings.tuning,
+        folder,
+        key=key,
+        task=settings.labels.task,
+        on_start=begin,
+        on_family=log,
+    )
+    tracking.close_parent_run(
+        settings, parent[0], {f"{n}.cv_rmse": b.cv_rmse for n, b in result.families.items()}
+    )
+    result = replace(result, parent_run_id=parent[0])
+    write_json(folder / "result.json", asdict(result))
+    write_json(settings.run_path / "tuning.json", asdict(result))
+    return result
+
+
+def tune_block(
+    block: Block,
+    folds: Sequence[Fold],
+    tuning: TuningSettings,
+    folder: Path,
+    *,
+    key: str = "",
+    task: Task = "regression",
+    on_start: Callable[[], None] | None = None,
+    on_family: Callable[[list[TrialRecord]], None] | None = None,
+) -> TuneResult:
+    """Tune on rows in memory; Ray must be connected.
+
+    Parameters
+    ----------
+    block, folds:
+        Rows in time order, and (rows to fit on, rows to score) of each fold.
+    folder:
+        Where the records go, absolute.
+    on_start:
+        Called once the families are under way.
+    on_family:
+        Called in this process with all records of a family when it is finished.
+    """
+    import ray
+
+    started = time.perf_counter()
+    jobs = _jobs(folds, tuning, folder, task)
+    reference = ray.put(block)
+    tasks = {_submit(job, reference): job for job in jobs}
+    records: dict[str, list[TrialRecord]] = {}
+    wanted = {j.family: (j.stage1_trials, j.stage2_trials) for j in jobs}
+    try:
+        with ProgressView(folder, wanted) as view:
+            if on_start is not None:
+                on_start()
+            pending = list(tasks)
+            while pending:
+                done, pending = ray.wait(pending, num_returns=1, timeout=_POLL_SECONDS)
+                view.update()
+                for finished in done:
+                    found = _result(finished)
+                    records[tasks[finished].family] = found
+                    if on_family is not None:
+                        on_family(found)
+    finally:
+        for task_reference in tasks:  # harmless for finished ones; a failed run leaves no family behind
+            ray.cancel(task_reference, force=True)
+    return summary(jobs, records, folder, key, task, time.perf_counter() - started)
+
+
+def _jobs(folds: Sequence[Fold], tuning: TuningSettings, folder: Path, task: Task) -> list[FamilyJob]:
+    import ray
+
+    from marketray.tuning.actor import FamilyJob
+    from marketray.tuning.trial import Budget
+
+    names = [name for name in tuning.families if task in get_family(name).tasks]
+    for name in sorted(set(tuning.families) - set(names)):
+        logger.warning("tune: %s is left out, it has no task=%s", name, task)
+    if not names:
+        msg = f"tuning.families={list(tuning.families)}: none of them has task={task!r}"
+        raise TuningError(msg, hint="add xgboost or lightgbm")
+    there = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    share = cpu_share(there.get("CPU", 1.0), len(names))
+    cpus = min(1.0, share)
+    return [
+        FamilyJob(
+            family=name,
+            folder=str(folder / name),
+            folds=tuple(folds),
+            budget=Budget(task, max(1, int(cpus)), tuning.seed, tuning.patience, tuning.round_step),
+            stage1_trials=tuning.stage1_trials,
+            stage2_trials=tuning.stage2_trials,
+            cpus=cpus,
+            concurrent=max(1, int(share / cpus + 1e-9)),
+            pruning=tuning.pruning,
+            max_rounds=tuning.max_rounds,
+            max_lags=tuning.ar_max_lags,
+        )
+        for name in names
+    ]
+
+
+def _submit(job: FamilyJob, block: Any) -> Any:
+    """Start a family's task on this node, where the records belong; its trials run anywhere."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from marketray.tuning.family import tune_family
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    remote = ray.remote(num_cpus=0, max_retries=2)(tune_family)
+    return remote.options(name=f"tune:{job.family}", scheduling_strategy=here).remote(job, [block])
+
+
+def _result(reference: Any) -> list[TrialRecord]:
+    import ray
+
+    try:
+        found: list[TrialRecord] = ray.get(reference)
+    except ray.exceptions.RayTaskError as e:
+        if isinstance(e.cause, MarketrayError):
+            raise e.cause from None
+        raise
+    return found
+
+
+def _plain(record: TrialRecord) -> dict[str, Any]:
+    plain = asdict(record)
+    for name in ("fold_rmse", "fold_zero_rmse", "fold_rounds"):
+        plain[name] = {f"fold{k}": value for k, value in enumerate(plain[name])}
+    plain["rungs"] = len(record.rungs)
+    return plain
