@@ -1,0 +1,178 @@
+"""The families' best trials, refitted on train + validation. OOT rows are never read here."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from marketray.errors import ModelError, TuningError
+from marketray.models import get_family, load_model
+
+if TYPE_CHECKING:
+    from marketray.dataset.load import Block
+    from marketray.models.base import Task
+    from marketray.settings import Settings
+
+__all__ = ["Candidate", "Tuned", "out_of_fold", "predict", "put_folder", "read_tuning", "refit"]
+
+logger = logging.getLogger(__name__)
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A family's best trial.
+
+    Attributes
+    ----------
+    family:
+        Its name.
+    params:
+        Parameters without the number of rounds.
+    rounds:
+        Boosting rounds to fit with; 1 for families that are not boosted.
+    cv_rmse:
+        Mean RMSE over the folds, a fraction.
+    trial_id:
+        Which trial it was.
+    predictions:
+        Parquet file of its out-of-fold predictions (row_id, fold, prediction).
+    """
+
+    family: str
+    params: dict[str, Any]
+    rounds: int
+    cv_rmse: float
+    trial_id: str
+    predictions: Path
+
+    @property
+    def identity(self) -> list[Any]:
+        """JSON values that decide what the refit gives."""
+        return [self.family, self.params, self.rounds, self.cv_rmse]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What the tune stage left for selection."""
+
+    tuning_key: str
+    candidates: dict[str, Candidate]
+
+
+def read_tuning(settings: Settings) -> Tuned:
+    """The result of the last tuning of this run.
+
+    Raises
+    ------
+    TuningError
+        There is none, or it cannot be read.
+    """
+    path = settings.run_path / "tuning.json"
+    hint = "run the tune stage first (marketray tune)"
+    try:
+        document = json.loads(path.read_text())
+        key = str(document["tuning_key"])
+        candidates = {
+            name: _candidate(name, best, settings.run_path) for name, best in document["families"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        msg = f"{path}: no readable tuning result ({type(e).__name__}: {e})"
+        raise TuningError(msg, hint=hint) from e
+    if not candidates:
+        msg = f"{path}: holds no family; required: at least one"
+        raise TuningError(msg, hint=hint)
+    return Tuned(key, {name: candidates[name] for name in sorted(candidates)})
+
+
+def _candidate(name: str, best: Mapping[str, Any], run_path: Path) -> Candidate:
+    return Candidate(
+        family=name,
+        params=dict(best["params"]),
+        rounds=int(best["rounds"]),
+        cv_rmse=float(best["cv_rmse"]),
+        trial_id=str(best["trial_id"]),
+        predictions=run_path / best["predictions"],
+    )
+
+
+def refit(
+    name: str, params: Mapping[str, Any], rounds: int, block: Block, *, task: Task, threads: int, seed: int
+) -> dict[str, bytes]:
+    """Fit a family on all rows of `block` with its rounds fixed.
+
+    Returns
+    -------
+    dict
+        The files of the native model folder by name, so that a remote task can hand them over.
+    """
+    family = get_family(name)
+    chosen = block.select(family.columns(block.columns))
+    y = block.y if task == "regression" else block.up
+    fixed = family.with_rounds(params, rounds)
+    model = family.fit(fixed, chosen.columns, chosen.values, y, task=task, threads=threads, seed=seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        model.save(Path(scratch))
+        return {p.name: p.read_bytes() for p in sorted(Path(scratch).iterdir())}
+
+
+def put_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write a folder whole or not at all; one that is there is replaced."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        for name, data in files.items():
+            (aside / name).write_bytes(data)
+        aside.chmod(0o755)  # mkdtemp makes private folders
+        if folder.exists():
+            shutil.rmtree(folder)
+        aside.rename(folder)
+    except OSError as e:
+        shutil.rmtree(aside, ignore_errors=True)
+        msg = f"{folder}: the model cannot be written ({e})"
+        raise ModelError(msg, hint="free space or fix the permissions, then run again") from e
+
+
+def predict(folder: Path, block: Block) -> FloatArray:
+    """Predictions of the model in `folder` for a block, shape (n,)."""
+    model = load_model(folder)
+    return model.predict(block.select(model.columns).values)
+
+
+def out_of_fold(candidate: Candidate, block: Block) -> FloatArray:
+    """The candidate's stored out-of-fold predictions of a block's rows, shape (n,).
+
+    Raises
+    ------
+    TuningError
+        The file is missing, or lacks a row of the block.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    hint = "tune again; the dataset may have changed since"
+    try:
+        table = pq.read_table(candidate.predictions, columns=["row_id", "prediction"])
+    except (OSError, pa.ArrowException) as e:
+        msg = f"{candidate.predictions}: no readable out-of-fold predictions of {candidate.trial_id} ({e})"
+        raise TuningError(msg, hint=hint) from e
+    ids = table["row_id"].to_numpy(zero_copy_only=False).astype(np.str_)
+    values = table["prediction"].to_numpy().astype(np.float64)
+    order = np.argsort(ids)
+    position = np.minimum(np.searchsorted(ids[order], block.row_ids), len(ids) - 1)
+    found = order[position]
+    missing = ids[found] != block.row_ids
+    if missing.any():
+        msg = f"{candidate.predictions}: lacks {int(missing.sum())} of {len(block)} validation rows"
+        raise TuningError(msg, hint=hint)
+    return np.asarray(values[found], dtype=np.float64)

@@ -1,0 +1,176 @@
+"""The documents that select writes: selection.json, report.json, the model card, the verdict in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from marketray.evaluation.metrics import BASELINES
+
+if TYPE_CHECKING:
+    from marketray.dataset.splits import Split
+    from marketray.evaluation.gate import Evidence
+    from marketray.settings import Settings
+
+__all__ = ["SPLIT_ORDER", "comparison", "model_card", "report_document", "selection_document", "verdict_text"]
+
+SPLIT_ORDER = ("validation", "test", "oot", "oot2")
+"""Splits with figures, in time order. Validation figures are out-of-fold."""
+
+Figures = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""Figures by split, then by model or naive forecast; see `marketray.evaluation.selection.figures`."""
+
+_CONSEQUENCE = {
+    "promoted": "promoted to champion",
+    "bootstrap": "not promoted. It serves as champion only because there was none yet (bootstrap)",
+    "challenger": "not promoted; it stands by as challenger",
+    "refused": "refused",
+}
+
+
+def verdict_text(evidence: Evidence) -> str:
+    """The verdict in plain words, such as ``No skill over zero: R² −0.0003, p = 0.41 (…); not promoted…``."""
+    if evidence.r2_oos is None or evidence.p_value is None:
+        return f"Evidence is missing; {_CONSEQUENCE['refused']}. {' '.join(evidence.reasons)}"
+    skilled = evidence.p_value < evidence.alpha and evidence.r2_oos > 0
+    claim = "Skill over zero" if skilled else "No skill over zero"
+    numbers = f"R² {minus(evidence.r2_oos, 4)}, p = {evidence.p_value:.2g}"
+    opening = f"tested at {evidence.alpha:.3g}, opening {evidence.k} of these rows"
+    text = f"{claim}: {numbers} ({opening}); {_CONSEQUENCE[evidence.verdict]}."
+    if evidence.champion_p_value is not None and evidence.champion_r2 is not None:
+        text += (
+            f" Against champion version {evidence.champion_version}: R² {minus(evidence.champion_r2, 4)}, "
+            f"p = {evidence.champion_p_value:.2g}."
+        )
+    return text
+
+
+def minus(value: float, digits: int) -> str:
+    """Fixed-point text with a real minus sign."""
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def comparison(tables: Figures, ranking: Sequence[str], cv_rmse: Mapping[str, float]) -> list[dict[str, Any]]:
+    """One row a forecast, models by rank and then the naive ones; each figure by split."""
+    rows = []
+    for name in (*ranking, *BASELINES):
+        by_split = {split: tables[split][name] for split in SPLIT_ORDER if split in tables}
+        model = name in ranking
+        rows.append(
+            {
+                "model": name,
+                "kind": "model" if model else "baseline",
+                "rank": ranking.index(name) + 1 if model else None,
+                "cv_rmse_pct": 100 * cv_rmse[name] if model else None,
+                "r2_oos": {s: f["r2_oos"]["zero"] for s, f in by_split.items()},
+                "hit_rate": {s: f["hit_rate"]["rate"] for s, f in by_split.items()},
+                **{
+                    key: {s: f[key] for s, f in by_split.items()}
+                    for key in ("p_value", "rmse_pct", "mae_pct", "minimum_detectable_r2")
+                },
+            }
+        )
+    return rows
+
+
+def model_card(
+    settings: Settings,
+    split: Split,
+    columns: Sequence[str],
+    family: str,
+    test_rmse_pct: float,
+    evidence: Evidence,
+) -> dict[str, Any]:
+    """Content of ``serving.json``: what serving must know to use the model as it was trained."""
+    return {
+        "instrument": settings.instrument,
+        "horizon_minutes": settings.labels.horizon_minutes,
+        "bar_interval_minutes": settings.bar_interval_minutes,
+        "task": settings.labels.task,
+        "columns": list(columns),
+        "catalog_hash": split.detail["catalog_hash"],
+        "feature_settings": settings.features.model_dump(mode="json"),
+        "market": settings.market.model_dump(mode="json"),
+        "test_rmse_pct": test_rmse_pct,
+        "evidence": {"verdict": evidence.verdict, "r2_oos": evidence.r2_oos, "p_value": evidence.p_value},
+        "model_type": family,
+    }
+
+
+def selection_document(
+    key: str,
+    registered: Mapping[str, Any],
+    model_path: str,
+    ranking: Sequence[str],
+    tables: Figures,
+    split: Split,
+    evidence: Evidence,
+    openings: Mapping[str, int],
+) -> dict[str, Any]:
+    """``selection.json``: figures of the selected model by split, verdict, dates, vault openings.
+
+    Parameters
+    ----------
+    registered:
+        ``name`` and ``version`` of the registered model.
+    openings:
+        Which opening of the OOT and OOT2 rows this was.
+    """
+    winner = ranking[0]
+    own = {name: tables[name][winner] for name in SPLIT_ORDER if name in tables}
+    errors = {
+        f"{name}_{error}": own[name][error] for name in ("test", "oot") for error in ("rmse_pct", "mae_pct")
+    }
+    return {
+        "key": key,
+        "selected_model": winner,
+        "selected_model_name": registered["name"],
+        "model_version": registered["version"],
+        "model_path": model_path,
+        **errors,
+        "r2_oos": {name: figures["r2_oos"] for name, figures in own.items()},
+        "hit_rate": {name: figures["hit_rate"]["rate"] for name, figures in own.items()},
+        "verdict": evidence.verdict,
+        "alias": evidence.alias,
+        "evidence": evidence.to_json(),
+        "ranking": list(ranking),
+        "splits": split_dates(split),
+        "vault_openings": dict(openings),
+    }
+
+
+def split_dates(split: Split) -> dict[str, dict[str, Any]]:
+    """Rows, first and last decision (ISO 8601, UTC) and gap rows of every split, in time order."""
+    return {
+        name: {
+            "rows": block.rows,
+            "first_decision_at": block.first_decision_at,
+            "last_decision_at": block.last_decision_at,
+            "gap_rows": block.purged + block.embargoed,
+        }
+        for name, block in split.blocks.items()
+    }
+
+
+def report_document(
+    settings: Settings,
+    selection: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    tables: Figures,
+    split: Split,
+    evidence: Evidence,
+) -> dict[str, Any]:
+    """``report.json``: the verdict in words, the comparison, every figure, the rows kept and dropped."""
+    return {
+        "verdict": evidence.verdict,
+        "verdict_text": verdict_text(evidence),
+        "run": settings.name,
+        "instrument": settings.instrument,
+        "horizon_minutes": settings.labels.horizon_minutes,
+        "task": settings.labels.task,
+        "comparison": list(rows),
+        "figures": tables,
+        "selection": dict(selection),
+        "dropped": split.detail.get("dropped", {}),
+        "labels": split.detail.get("labels", {}),
+    }

@@ -1,0 +1,337 @@
+"""The select stage: refit on Ray, rank on test, judge on OOT, register, report on OOT2."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from marketray.dataset.load import dataset_content, load_blocks, load_split
+from marketray.dataset.vault import open_vault
+from marketray.errors import MarketrayError, ModelError, TuningError
+from marketray.evaluation.candidates import (
+    Tuned,
+    put_folder,
+    read_tuning,
+    refit,
+)
+from marketray.evaluation.champion import score_champion
+from marketray.evaluation.forecasts import Forecasts
+from marketray.evaluation.gate import Champion, Evidence, decide
+from marketray.evaluation.outcome import (
+    comparison,
+    model_card,
+    report_document,
+    selection_document,
+)
+from marketray.evaluation.selection import Rows, rank
+from marketray.hashing import code_hash, digest
+from marketray.models import load_model
+from marketray.registry import KEY_TAG, ModelVersion, Registry
+from marketray.tracking import close_parent_run, open_parent_run
+from marketray.tuning.records import write_json
+from marketray.tuning.stage import tuning_key
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from marketray.dataset.load import Block
+    from marketray.dataset.splits import Split
+    from marketray.settings import Settings
+
+    FloatArray = npt.NDArray[np.float64]
+
+__all__ = ["Ranking", "Selection", "rank_candidates", "run_select"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Refitted candidates, best first; made without any out-of-time row.
+
+    Attributes
+    ----------
+    key:
+        Digest of the rows, the candidates and the models' code: what the refitted models follow from.
+    order:
+        Families, best first.
+    folders:
+        Native model folder by family.
+    tuned:
+        The tuning they come from.
+    """
+
+    key: str
+    order: list[str]
+    folders: dict[str, Path]
+    tuned: Tuned
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The outcome of a selection.
+
+    Attributes
+    ----------
+    selected_model, model_version:
+        The winning family and its registered version.
+    verdict, r2_oos, p_value, k, alpha:
+        The gate's answer, see `marketray.evaluation.gate.Evidence`.
+    report:
+        Path of report.html.
+    skipped:
+        Whether everything was there already.
+    """
+
+    selected_model: str
+    model_version: int
+    verdict: str
+    r2_oos: float | None
+    p_value: float | None
+    k: int
+    alpha: float
+    report: str
+    skipped: bool
+
+
+def run_select(settings: Settings) -> Selection:
+    """Choose among the tuned families, judge the winner, register it and report.
+
+    Writes selection.json, report.json and report.html into the run's folder; selection.json comes last.
+    The same inputs again change nothing: no second vault opening, no second version.
+
+    Raises
+    ------
+    TuningError
+        There is no tuning result, or it belongs to another dataset.
+    VaultError
+        The out-of-time rows are missing or changed: nothing is judged without them.
+    RegistryError
+        The tracking server cannot be reached; known before the vault is opened.
+    """
+    split = load_split(settings)
+    ranking = rank_candidates(settings)
+    key = _selection_key(settings, split, ranking)
+    target = settings.run_path / "selection.json"
+    done = _finished(target, key)
+    if done is not None:
+        return _summary(settings, done, skipped=True)
+    registry = Registry(settings)
+    winner = ranking.order[0]
+    oot, k = open_vault(settings, "oot", "gate", _evidence_key(settings, ranking))
+    forecasts = Forecasts(settings, ranking.tuned, ranking.folders)
+    found = registry.find(key)
+    if found is None:
+        champion = score_champion(registry, forecasts, oot, str(split.detail["catalog_hash"]))
+        evidence = _judge(settings, forecasts.rows(oot), forecasts.of(winner, oot), k, champion)
+    else:  # a selection that was cut short: its verdict stands
+        evidence = Evidence.from_json(found.evidence)
+    tables = forecasts.open_splits(evidence.alpha)
+    tables["oot"] = forecasts.table(oot, evidence.alpha)
+    folder = _complete_folder(settings, split, ranking, tables["test"][winner]["rmse_pct"], evidence)
+    made = _register(settings, registry, folder, key, split, ranking, evidence)
+    oot2, k2 = open_vault(settings, "oot2", "report", _evidence_key(settings, ranking))
+    tables["oot2"] = forecasts.table(oot2, evidence.alpha)
+    registered = {"name": made.name, "version": made.version}
+    openings = {"oot": k, "oot2": k2}
+    document = selection_document(
+        key, registered, str(folder), ranking.order, tables, split, evidence, openings
+    )
+    _report(settings, document, tables, forecasts, {"oot": oot, "oot2": oot2}, evidence)
+    _close_tracking(settings, ranking, document)
+    write_json(target, document)
+    return _summary(settings, document, skipped=False)
+
+
+def rank_candidates(settings: Settings) -> Ranking:
+    """Refit each family's best trial on train + validation, predict test and rank; never reads OOT or OOT2.
+
+    Writes the refitted models below ``<run>/models/<key>`` and the order to ``<run>/ranking.json``; what is
+    there already is not fitted again.
+
+    Raises
+    ------
+    TuningError
+        There is no tuning result, or it belongs to other rows, settings or code.
+    """
+    tuned = read_tuning(settings)
+    current = tuning_key(settings)
+    if tuned.tuning_key != current:
+        msg = f"tuning.json has tuning_key={tuned.tuning_key}; required: {current}, of the present dataset"
+        raise TuningError(msg, hint="the data, the settings or the code changed: run the tune stage again")
+    candidates = [c.identity for c in tuned.candidates.values()]
+    content = dataset_content(settings, ("train", "validation", "test"))
+    labels = settings.labels.model_dump(mode="json")
+    key = digest(content, candidates, labels, settings.tuning.seed, code_hash("marketray.models"))
+    rank_key = digest(key, code_hash("marketray.evaluation"))
+    base = settings.run_path / "models" / key[:16]
+    folders = {name: base / name for name in tuned.candidates}
+    stored = _finished(settings.run_path / "ranking.json", rank_key)
+    if stored is not None and all((f / "model.json").exists() for f in folders.values()):
+        return Ranking(key, list(stored["order"]), folders, tuned)
+    _refit_all(settings, tuned, folders)
+    forecasts = Forecasts(settings, tuned, folders)
+    test = load_blocks(settings, ("test",))
+    rows = forecasts.rows(test)
+    predictions = forecasts.all(test)
+    cv_rmse = {name: c.cv_rmse for name, c in tuned.candidates.items()}
+    order = rank(rows.y, predictions, cv_rmse, rows.decision_us, rows.horizon_minutes)
+    write_json(settings.run_path / "ranking.json", {"key": rank_key, "order": order, "cv_rmse": cv_rmse})
+    logger.info("select: %s leads on %d test rows", order[0], len(test))
+    return Ranking(key, order, folders, tuned)
+
+
+def _selection_key(settings: Settings, split: Split, ranking: Ranking) -> str:
+    """Digest of all that selection.json and the registered version follow from."""
+    where = [settings.model_name, settings.experiment, str(settings.run_path)]
+    code = code_hash("marketray.evaluation")
+    return digest(_evidence_key(settings, ranking), ranking.order, split.to_json(), where, code)
+
+
+def _evidence_key(settings: Settings, ranking: Ranking) -> str:
+    """Digest of the question put to the vault: the same models under the same gate are one opening."""
+    return digest(ranking.key, settings.gate.model_dump(mode="json"))
+
+
+def _finished(path: Path, key: str) -> dict[str, Any] | None:
+    """The JSON document at `path` if it was made under `key`."""
+    try:
+        document: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return document if document.get("key") == key else None
+
+
+def _refit_all(settings: Settings, tuned: Tuned, folders: Mapping[str, Path]) -> None:
+    """Fit the candidates at once, one named Ray task a family, and store their native folders."""
+    import ray
+
+    wanted = [c for c in tuned.candidates.values() if not (folders[c.family] / "model.json").exists()]
+    if not wanted:
+        return
+    there = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    cpus = max(1, int(there.get("CPU", 1)) // len(wanted))
+    block = ray.put(load_blocks(settings, ("train", "validation")))
+    task: Any = ray.remote(cast(Any, refit))
+    pending = {
+        c.family: task.options(name=f"refit:{c.family}", num_cpus=cpus).remote(
+            c.family,
+            c.params,
+            c.rounds,
+            block,
+            task=settings.labels.task,
+            threads=cpus,
+            seed=settings.tuning.seed,
+        )
+        for c in wanted
+    }
+    for family, reference in pending.items():
+        try:
+            put_folder(folders[family], ray.get(reference))
+        except ray.exceptions.RayTaskError as e:
+            if isinstance(e.cause, MarketrayError):
+                raise e.cause from None
+            msg = f"refit of {family} failed: {e.cause}"
+            raise ModelError(msg, hint="see the task's log in the Ray dashboard") from e
+
+
+def _judge(
+    settings: Settings, rows: Rows, prediction: FloatArray, k: int, champion: Champion | None
+) -> Evidence:
+    return decide(
+        rows.y,
+        prediction,
+        rows.decision_us,
+        rows.horizon_minutes,
+        gate=settings.gate,
+        k=k,
+        champion=champion,
+    )
+
+
+def _complete_folder(
+    settings: Settings, split: Split, ranking: Ranking, test_rmse_pct: float, evidence: Evidence
+) -> Path:
+    """The winner's native folder with its card and evidence: what is registered and served."""
+    winner = ranking.order[0]
+    source = ranking.folders[winner]
+    columns = load_model(source).columns
+    card = model_card(settings, split, columns, winner, test_rmse_pct, evidence)
+    files = {p.name: p.read_bytes() for p in sorted(source.iterdir())}
+    for name, value in (("serving.json", card), ("evidence.json", evidence.to_json())):
+        files[name] = (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
+    folder = settings.run_path / "models" / "selected"
+    put_folder(folder, files)
+    return folder
+
+
+def _register(
+    settings: Settings,
+    registry: Registry,
+    folder: Path,
+    key: str,
+    split: Split,
+    ranking: Ranking,
+    evidence: Evidence,
+) -> ModelVersion:
+    tags = {
+        "marketray.run": settings.name,
+        "marketray.instrument": settings.instrument,
+        "marketray.data_hash": dataset_content(settings, ("train", "validation", "test")),
+        "marketray.catalog_hash": str(split.detail["catalog_hash"]),
+        "marketray.tuning_key": ranking.tuned.tuning_key,
+        "marketray.trial_id": ranking.tuned.candidates[ranking.order[0]].trial_id,
+        "marketray.code_hash": code_hash("marketray"),
+    }
+    parent = open_parent_run(settings, ranking.tuned.tuning_key, {})
+    made = registry.register(folder, key=key, evidence=evidence.to_json(), tags=tags, parent_run_id=parent)
+    if evidence.alias is not None:
+        numbers = {k: getattr(evidence, k) for k in ("verdict", "r2_oos", "p_value", "k", "alpha")}
+        registry.set_alias(evidence.alias, made.version, {**numbers, **tags, KEY_TAG: key})
+    return registry.resolve(made.version)
+
+
+def _report(
+    settings: Settings,
+    document: Mapping[str, Any],
+    tables: Mapping[str, Any],
+    forecasts: Forecasts,
+    vault: Mapping[str, Block],
+    evidence: Evidence,
+) -> None:
+    from marketray.evaluation.report import Series, write_report
+
+    winner = str(document["selected_model"])
+    cv_rmse = {name: c.cv_rmse for name, c in forecasts.tuned.candidates.items()}
+    rows = comparison(tables, document["ranking"], cv_rmse)
+    split = load_split(settings)
+    report = report_document(settings, document, rows, tables, split, evidence)
+    blocks = {"test": load_blocks(settings, ("test",)), **vault}
+    series = {
+        name: Series(block.decision_us, forecasts.rows(block).y, forecasts.of(winner, block))
+        for name, block in blocks.items()
+    }
+    write_json(settings.run_path / "report.json", report)
+    write_report(settings.run_path / "report.html", report, series)
+
+
+def _close_tracking(settings: Settings, ranking: Ranking, document: Mapping[str, Any]) -> None:
+    parent = open_parent_run(settings, ranking.tuned.tuning_key, {})
+    names = ("test_rmse_pct", "test_mae_pct", "oot_rmse_pct", "oot_mae_pct")
+    close_parent_run(settings, parent, {name: float(document[name]) for name in names})
+
+
+def _summary(settings: Settings, document: Mapping[str, Any], *, skipped: bool) -> Selection:
+    evidence = document["evidence"]
+    return Selection(
+        selected_model=document["selected_model"],
+        model_version=document["model_version"],
+        **{name: evidence[name] for name in ("verdict", "r2_oos", "p_value", "k", "alpha")},
+        report=str(settings.run_path / "report.html"),
+        skipped=skipped,
+    )
