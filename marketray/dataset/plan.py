@@ -108,10 +108,12 @@ def plan_months(settings: Settings, lake: Lake, catalog: Catalog) -> list[Month]
     Raises
     ------
     LakeError
-        There are no bars, or bars and features do not have the same months.
+        There are no bars, bars and features do not have the same months, or the features stage last
+        finished with other bars or another catalog.
     """
     keys = {"instrument": settings.instrument}
-    bars = {p["month"]: lake.manifest(BARS, p) for p in lake.partitions(BARS, **keys)}
+    found_bars = {p["month"]: lake.manifest(BARS, p) for p in lake.partitions(BARS, **keys)}
+    bars = {month: manifest for month, manifest in found_bars.items() if _rows(manifest)}
     features = {p["month"]: lake.manifest(FEATURES, p) for p in lake.partitions(FEATURES, **keys)}
     if not bars:
         msg = f"{BARS} has no partition for instrument={settings.instrument} in {settings.lake_uri}"
@@ -120,6 +122,7 @@ def plan_months(settings: Settings, lake: Lake, catalog: Catalog) -> list[Month]
         differ = sorted(bars.keys() ^ features.keys())
         msg = f"{BARS} and {FEATURES} differ in the months {differ}; required: the same months"
         raise LakeError(msg, hint="run the features stage again")
+    _require_fresh(settings, lake, catalog, [_content(m) for m in bars.values()])
     names, found, before = list(bars), [], 0
     for i, month in enumerate(names):
         following = names[i + 1] if i + 1 < len(names) else None
@@ -130,6 +133,14 @@ def plan_months(settings: Settings, lake: Lake, catalog: Catalog) -> list[Month]
         found.append(Month(month, following, warm_up, digest(contents)))
         before += _rows(bars[month])
     return found
+
+
+def _require_fresh(settings: Settings, lake: Lake, catalog: Catalog, contents: list[str | None]) -> None:
+    """Compare the features stage's own key, where it left one, with the bars and the catalog of now."""
+    manifest = lake.read_json(f"manifests/features/{settings.instrument}.json")
+    if manifest is not None and manifest["key"] != digest(catalog.hash, contents):
+        msg = f"{FEATURES} of {settings.instrument} was made from other bars or with another catalog"
+        raise LakeError(msg, hint="run the features stage again")
 
 
 def _content(manifest: Manifest | None) -> str | None:

@@ -10,7 +10,7 @@ from marketray.dataset.load import DATASET, VAULT, load_blocks, load_split
 from marketray.dataset.stage import DatasetResult, run_dataset
 from marketray.errors import DataError, LakeError
 from marketray.features.catalog import build_catalog
-from marketray.hashing import table_hash
+from marketray.hashing import digest, table_hash
 from marketray.lake import Lake, Manifest
 from marketray.settings import Settings
 from tests.dataset.synthetic import small_settings, write_inputs, xnys_bars
@@ -140,6 +140,21 @@ def test_missing_and_stale_inputs_are_refused(tmp_path: Path) -> None:
     lake.delete("bronze/bars")
     with pytest.raises(LakeError, match="bronze/bars has no partition"):
         run_dataset(settings)
+
+
+def test_features_of_other_bars_or_another_catalog_are_refused(
+    built: tuple[Settings, DatasetResult],
+) -> None:
+    settings, _ = built
+    lake = Lake(settings.lake_uri)
+    catalog = build_catalog(settings.features, ["time", "open", "high", "low", "close"])
+    contents = [m.content for p in lake.partitions("bronze/bars") if (m := lake.manifest("bronze/bars", p))]
+    lake.write_json("manifests/features/TEST.json", {"key": digest(catalog.hash, contents)})
+    assert run_dataset(settings).written == 0
+    for key in (digest("another catalog", contents), digest(catalog.hash, contents[1:])):
+        lake.write_json("manifests/features/TEST.json", {"key": key})
+        with pytest.raises(LakeError, match="was made from other bars or with another catalog"):
+            run_dataset(settings)
 
 
 def test_bars_without_an_eligible_row_are_refused(tmp_path: Path) -> None:
