@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from marketray.errors import DataError, LakeError, MarketrayError
+from marketray import errors
+from marketray.errors import ClusterError, DataError, LakeError, MarketrayError
 from marketray.features.items import BarMonth, TimeRange, WorkItem, month_ranges, plan_items
 from marketray.hashing import code_hash, digest, table_hash
 from marketray.lake import Lake, Manifest
@@ -103,6 +104,8 @@ def run_features(settings: Settings, *, workers: int | None = None) -> FeatureRe
         The bars of a month are not what the kernel requires.
     SettingsError
         The feature or market settings are wrong.
+    ClusterError
+        A task ended with an error of Ray's or an unforeseen one.
     """
     lake = Lake(settings.lake_uri)
     months = _stored_months(lake, settings.instrument)
@@ -207,7 +210,7 @@ def _execute(task: FeatureTask, items: Sequence[WorkItem], workers: int | None) 
         batch_format="pyarrow",
         batch_size=1,
         num_cpus=1,
-        compute=TaskPoolStrategy(size=workers),
+        compute=TaskPoolStrategy(size=workers and min(workers, len(rows))),
         fn_kwargs={"task": task},
     )
     dataset.set_name(f"features:{items[0].instrument}")
@@ -216,26 +219,37 @@ def _execute(task: FeatureTask, items: Sequence[WorkItem], workers: int | None) 
     dataset.context.op_resource_reservation_enabled = False
     _log.info("features: %d partitions of %s", len(items), items[0].instrument)
     try:
-        dataset.take_all()
+        rows = dataset.take_all()
     except ray.exceptions.RayError as e:
-        raise _own_error(e) or e from e
-
-
-def _own_error(error: BaseException | None) -> MarketrayError | None:
-    """The marketray error inside what Ray raises for a failed task."""
-    while error is not None:
-        if isinstance(error, MarketrayError):
-            return error
-        error = getattr(error, "cause", None) or error.__cause__
-    return None
+        msg = f"features: a task failed: {str(e).strip().splitlines()[-1]}"
+        raise ClusterError(msg, hint="the Ray dashboard and --debug show the task's whole error") from e
+    failed = sorted((row for row in rows if row["error"]), key=lambda row: str(row["partition"]))
+    for row in failed:
+        _log.error("features: %s: %s", row["partition"], row["message"])
+    if failed:
+        kind: type[MarketrayError] = getattr(errors, failed[0]["error"])
+        msg = f"{failed[0]['partition']}: {failed[0]['message']}"
+        raise kind(msg, hint=failed[0]["hint"] or None)
 
 
 def compute_features(batch: pa.Table, task: FeatureTask) -> pa.Table:
-    """Compute and store the items of a batch; return a row with partition and row count for each."""
+    """Compute and store the items of a batch; return a row with partition, row count and error for each.
+
+    Errors that marketray raises on purpose come back in the row, since Ray Data keeps only the text of
+    an exception; the driver raises them again as what they were.
+    """
     # Ray gives a task one CPU; Polars would start a thread for each CPU of the node.
     os.environ.setdefault("POLARS_MAX_THREADS", "1")
-    done = [_compute_item(_parse_item(text), task) for text in batch["item"].to_pylist()]
-    return pa.Table.from_pylist(done)
+    return pa.Table.from_pylist([_outcome(_parse_item(text), task) for text in batch["item"].to_pylist()])
+
+
+def _outcome(item: WorkItem, task: FeatureTask) -> dict[str, Any]:
+    row = {"partition": "/".join(item.partition.values()), "rows": 0, "error": "", "message": "", "hint": ""}
+    try:
+        row["rows"] = _compute_item(item, task)
+    except MarketrayError as e:
+        row |= {"error": type(e).__name__, "message": e.message, "hint": e.hint or ""}
+    return row
 
 
 def _parse_item(text: str) -> WorkItem:
@@ -246,7 +260,8 @@ def _parse_item(text: str) -> WorkItem:
     return WorkItem(span=TimeRange(span["level"], span["label"], start, end), months=months, **raw)
 
 
-def _compute_item(item: WorkItem, task: FeatureTask) -> dict[str, Any]:
+def _compute_item(item: WorkItem, task: FeatureTask) -> int:
+    """Read, compute and store one item; return its number of rows."""
     from marketray.features.kernel import compute_range
     from marketray.sessions import trading_sessions
 
@@ -264,7 +279,7 @@ def _compute_item(item: WorkItem, task: FeatureTask) -> dict[str, Any]:
         key=item.key, content=table_hash(table), rows_in=table.num_rows, rows_out=table.num_rows
     )
     lake.write(task.dataset, item.partition, table, manifest)
-    return {"partition": item.span.label, "rows": table.num_rows}
+    return int(table.num_rows)
 
 
 def _read_bars(lake: Lake, item: WorkItem, columns: Sequence[str]) -> pa.Table:
