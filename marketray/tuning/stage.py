@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from marketray.tuning.actor import FamilyJob
     from marketray.tuning.trial import Fold
 
-__all__ = ["FamilyBest", "TuneResult", "cpu_share", "overlap_share", "run_tune", "tune_block", "tuning_key"]
+__all__ = [
+    "FamilyBest",
+    "TuneResult",
+    "cpu_share",
+    "family_jobs",
+    "overlap_share",
+    "run_tune",
+    "tune_block",
+    "tuning_key",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +148,7 @@ def tune_block(
     import ray
 
     started = time.perf_counter()
-    jobs = _jobs(folds, tuning, folder, task)
+    jobs = family_jobs(folds, tuning, folder, task)
     reference = ray.put(block)
     tasks = {_submit(job, reference): job for job in jobs}
     records: dict[str, list[TrialRecord]] = {}
@@ -163,7 +172,14 @@ def tune_block(
     return summary(jobs, records, folder, key, task, time.perf_counter() - started)
 
 
-def _jobs(folds: Sequence[Fold], tuning: TuningSettings, folder: Path, task: Task) -> list[FamilyJob]:
+def family_jobs(folds: Sequence[Fold], tuning: TuningSettings, folder: Path, task: Task) -> list[FamilyJob]:
+    """Each family's work and its share of the cluster's CPUs.
+
+    Raises
+    ------
+    TuningError
+        No family knows the task.
+    """
     import ray
 
     from marketray.tuning.actor import FamilyJob
