@@ -59,10 +59,10 @@ def ingest_source(settings: Settings) -> IngestResult:
     """
     lake = Lake(settings.lake_uri)
     key, prints = source_key(settings)
+    discard_staging(lake, settings.instrument)
     finished = unchanged(settings, lake, key)
     if finished is not None:
         return finished
-    discard_staging(lake, settings.instrument)
     try:
         return _Intake(settings, lake, key, prints).run()
     finally:

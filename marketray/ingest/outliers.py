@@ -4,8 +4,8 @@ The scale of bar i is σ_i = √(s · l_i): `s` is the typical squared log retur
 an exponentially weighted mean over earlier sessions (weight 1/10, 15-minute buckets since the session's
 open, ready after 5 sessions; until then the mean over all bars before i), and `l_i` is the mean of the 60
 returns before i, squared and divided by their own s (cut at 100, and l_i at least 1/4, so that a still
-night does not make every tick an outlier). At least 30 returns are needed; before that nothing is judged.
-Returns do not reach over the edges of sessions.
+night does not make every tick an outlier). The mean over all bars and `l_i` need 30 values each, so that
+the first 60 returns of a source are not judged. Returns do not reach over the edges of sessions.
 """
 
 from __future__ import annotations
