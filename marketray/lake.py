@@ -102,8 +102,13 @@ class Lake:
         footer = {_FOOTER_KEY: json.dumps(asdict(manifest), sort_keys=True).encode()}
         table = table.replace_schema_metadata(footer)
 
+        # a dictionary of floats that hardly repeat costs time and space
+        repeating = [f.name for f in table.schema if not pa.types.is_floating(f.type)]
+
         def put(path: str) -> None:
-            pq.write_table(table, path, filesystem=self._fs, compression="zstd")
+            pq.write_table(
+                table, path, filesystem=self._fs, compression="zstd", use_dictionary=repeating or False
+            )
 
         self._replace(f"{self.path(dataset, partition)}/{_FILE}", put)
 
