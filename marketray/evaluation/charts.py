@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def cumulative_skill(series: Mapping[str, Series]) -> go.Figure:
 
 
 def actual_by_prediction(series: Mapping[str, Series], horizon_rows: int) -> go.Figure:
-    """Mean actual return in groups of equal size by forecast, with 95 % bars; the diagonal is a true forecast.
+    """Mean actual return in groups of equal size by forecast, with 95 % bars, and actual = predicted.
 
     Parameters
     ----------
@@ -105,11 +106,11 @@ def split_timeline(splits: Mapping[str, Mapping[str, Any]]) -> go.Figure:
     """The splits in time; the white between them are the purge and the embargo."""
     figure = _figure("", "decision time, UTC", height=170)
     for name, block in splits.items():
-        first, last = (np.datetime64(block[k][:19]) for k in ("first_decision_at", "last_decision_at"))
+        first, last = (datetime.fromisoformat(block[k]) for k in ("first_decision_at", "last_decision_at"))
         figure.add_bar(
             y=["rows"],
-            x=[(last - first).astype("timedelta64[ms]").astype(int).item()],
-            base=[str(first)],
+            x=[1000 * (last - first).total_seconds()],
+            base=[first.replace(tzinfo=None).isoformat()],
             orientation="h",
             name=LABELS[name],
             marker={"color": COLOURS[name]},

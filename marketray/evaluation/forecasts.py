@@ -41,7 +41,7 @@ class Forecasts:
         self._centre = 0.5 if settings.labels.task == "direction" else 0.0
 
     def rows(self, block: Block, train_y: FloatArray | None = None) -> Rows:
-        """Labels and naive forecasts of a block; the training mean is that of train + validation, or given."""
+        """Labels and naive forecasts; the training mean is that of `train_y`, or of train + validation."""
         labels = self.settings.labels
         return rows_of(
             block,

@@ -167,6 +167,7 @@ def report_document(
         "run": settings.name,
         "instrument": settings.instrument,
         "horizon_minutes": settings.labels.horizon_minutes,
+        "bar_interval_minutes": settings.bar_interval_minutes,
         "task": settings.labels.task,
         "comparison": list(rows),
         "figures": tables,

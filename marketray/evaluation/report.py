@@ -40,6 +40,14 @@ thead th { border-bottom: 2px solid #999; font-weight: 600; }
 tr.selected td { font-weight: 700; } tr.baseline td { color: #555; }
 """
 
+_NOTES = {
+    "skill": "R² over the zero forecast; above 0 is skill. Validation is out-of-fold; OOT was opened by the "
+    "gate, OOT2 only by this report.",
+    "p_value": "One-sided Diebold–Mariano test against zero, errors robust to overlapping labels; and the "
+    "smallest R² that this test finds in 80 % of cases.",
+    "actual": "Rows in 20 groups of equal size by forecast; bars are 95 % intervals.",
+}
+
 
 def write_report(path: Path, report: Mapping[str, Any], series: Mapping[str, Series]) -> None:
     """Render and store the page, whole or not at all; see `render_report`."""
@@ -65,37 +73,15 @@ def render_report(report: Mapping[str, Any], series: Mapping[str, Series]) -> st
 
     selection = report["selection"]
     title = f"{report['instrument']}, {report['horizon_minutes']} minutes ahead: {report['run']}"
-    regression = report["task"] == "regression"
-    parts = [
-        f"<h1>{escape(title)}</h1>",
-        _verdict(report),
-        "<h2>Skill over zero</h2>",
-        "<p class='note'>R² over the zero forecast in percent; above 0 is skill. Validation is out-of-fold, OOT "
-        "was opened by the gate, OOT2 only by this report.</p>",
-        _table(report, "r2_oos", lambda v: minus(100 * v, 3)),
-        "<h2>p-values and detectable skill</h2>",
-        "<p class='note'>One-sided Diebold–Mariano test against zero with errors robust to overlapping labels. "
-        "The second table is the smallest R² (percent) that this test finds in 80 % of cases.</p>",
-        _table(report, "p_value", lambda v: f"{v:.2g}", baselines=False),
-        _table(report, "minimum_detectable_r2", lambda v: f"{100 * v:.3f}", baselines=False),
-        "<h2>Errors and hit rate</h2>",
-        f"<p class='note'>RMSE and MAE in percent{'' if regression else ' of probability'}; hit rate is the "
-        "share of right directions, percent.</p>",
-        _table(report, "rmse_pct", lambda v: f"{v:.5f}", caption="RMSE"),
-        _table(report, "mae_pct", lambda v: f"{v:.5f}", caption="MAE"),
-        _table(report, "hit_rate", lambda v: f"{100 * v:.2f}", caption="hit rate"),
-        "<h2>Skill over time</h2>",
-        f"<p class='note'>{escape(selection['selected_model'])}: the end of each line is R² over zero.</p>",
-        _plot(cumulative_skill(series), "skill"),
-    ]
-    if regression:
-        parts += [
-            "<h2>Prediction against actual</h2>",
-            "<p class='note'>Rows in 20 equal groups by forecast; bars are 95 % intervals.</p>",
-            _plot(actual_by_prediction(series, report["horizon_minutes"]), "actual"),
-        ]
-    parts += ["<h2>Split</h2>", _plot(split_timeline(selection["splits"]), "timeline"), _splits(selection)]
-    parts += ["<h2>Rows left out</h2>", _dropped(report), "<h2>Lineage</h2>", _lineage(selection)]
+    parts = [f"<h1>{escape(title)}</h1>", _verdict(report), *_tables(report)]
+    note = f"{selection['selected_model']}: the end of each line is R² over zero."
+    parts += [_head("Skill over time", note), _plot(cumulative_skill(series), "skill")]
+    if report["task"] == "regression":
+        rows = max(1, report["horizon_minutes"] // report["bar_interval_minutes"])
+        parts += [_head("Prediction against actual", _NOTES["actual"])]
+        parts += [_plot(actual_by_prediction(series, rows), "actual")]
+    parts += [_head("Split"), _plot(split_timeline(selection["splits"]), "timeline"), _splits(selection)]
+    parts += [_head("Rows left out"), _dropped(report), _head("Lineage"), _lineage(selection)]
     return (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
@@ -104,22 +90,43 @@ def render_report(report: Mapping[str, Any], series: Mapping[str, Series]) -> st
     )
 
 
+def _tables(report: Mapping[str, Any]) -> list[str]:
+    unit = "percent" if report["task"] == "regression" else "percentage points of probability"
+    errors = f"RMSE and MAE in {unit}; hit rate is the share of right directions, percent."
+    return [
+        _head("Skill over zero", _NOTES["skill"]),
+        _table(report, "r2_oos", lambda v: minus(100 * v, 3), caption="R², %"),
+        _head("p-values and detectable skill", _NOTES["p_value"]),
+        _table(report, "p_value", lambda v: f"{v:.2g}", baselines=False, caption="p-value"),
+        _table(report, "minimum_detectable_r2", _percent, baselines=False, caption="detectable R², %"),
+        _head("Errors and hit rate", errors),
+        _table(report, "rmse_pct", lambda v: f"{v:.5f}", caption="RMSE"),
+        _table(report, "mae_pct", lambda v: f"{v:.5f}", caption="MAE"),
+        _table(report, "hit_rate", _percent, caption="hit rate, %"),
+    ]
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.3f}"
+
+
+def _head(text: str, note: str = "") -> str:
+    return f"<h2>{escape(text)}</h2>" + (f"<p class='note'>{escape(note)}</p>" if note else "")
+
+
 def _verdict(report: Mapping[str, Any]) -> str:
     evidence = report["selection"]["evidence"]
     reasons = "".join(f"<li>{escape(r)}</li>" for r in evidence["reasons"])
     least = evidence["minimum_detectable_r2"]
-    power = (
-        ""
-        if least is None
-        else (
-            f"<p class='note'>With these {evidence['n']:,} rows (worth about {evidence['n_effective']:,.0f} "
-            f"independent ones) the test would have found an R² of {100 * least:.2f} % or more in 80 % of cases.</p>"
-        )
-    )
+    power = ""
+    if least is not None:
+        rows = f"{evidence['n']:,} rows (worth about {evidence['n_effective']:,.0f} independent ones)"
+        found = f"would have found an R² of {100 * least:.2f} % or more in 80 % of cases"
+        power = f"<p class='note'>With these {rows} the test {found}.</p>"
+    chosen = f"Verdict: {report['verdict']}. Selected: {report['selection']['selected_model']}."
     return (
         f"<section class='verdict {escape(report['verdict'])}'>"
-        f"<p class='lead'>{escape(report['verdict_text'])}</p>"
-        f"<p>Verdict: {escape(report['verdict'])}. Selected: {escape(report['selection']['selected_model'])}.</p>"
+        f"<p class='lead'>{escape(report['verdict_text'])}</p><p>{escape(chosen)}</p>"
         f"{f'<ul>{reasons}</ul>' if reasons else ''}{power}</section>"
     )
 

@@ -1,0 +1,182 @@
+"""The select stage on a small lake: ranked without OOT, judged once, registered once, reported."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from marketray.dataset.load import VAULT, load_blocks, load_split
+from marketray.dataset.vault import openings
+from marketray.errors import MarketrayError, RegistryError, TuningError, VaultError
+from marketray.evaluation import stage
+from marketray.evaluation.stage import rank_candidates, run_select
+from marketray.lake import Lake
+from marketray.models import load_model
+from marketray.registry import Registry
+from marketray.settings import Settings
+from marketray.tuning.stage import tuning_key
+from tests.dataset.synthetic import small_settings, write_inputs, xnys_bars
+
+FAMILIES: dict[str, tuple[dict[str, Any], int]] = {
+    "xgboost": ({"max_depth": 3, "learning_rate": 0.05}, 12),
+    "lightgbm": ({"num_leaves": 7, "learning_rate": 0.05}, 12),
+    "ar": ({"lags": 5}, 1),
+}
+
+
+def write_tuning(settings: Settings) -> None:
+    """What a tuning leaves, with random out-of-fold predictions."""
+    block, folder = load_blocks(settings), settings.run_path / "tuning"
+    folder.mkdir(parents=True, exist_ok=True)
+    families = {}
+    for number, (name, (params, rounds)) in enumerate(FAMILIES.items()):
+        noise = np.random.default_rng(number).normal(scale=1e-5, size=len(block)).astype(np.float32)
+        path = folder / f"{name}.parquet"
+        pq.write_table(pa.table({"row_id": block.row_ids[::-1], "prediction": noise[::-1]}), path)
+        families[name] = {
+            "params": params,
+            "rounds": rounds,
+            "cv_rmse": 0.002 + number * 1e-5,
+            "trial_id": f"{name}-stage1-0001",
+            "predictions": str(path),
+        }
+    document = {"tuning_key": tuning_key(settings), "families": families}
+    (settings.run_path / "tuning.json").write_text(json.dumps(document))
+
+
+@pytest.fixture
+def built(ray_local: None, home: Path) -> Settings:
+    from marketray.dataset.stage import run_dataset
+
+    settings = small_settings(home)
+    write_inputs(settings, xnys_bars())
+    run_dataset(settings)
+    write_tuning(settings)
+    return settings
+
+
+def documents(settings: Settings) -> tuple[dict[str, Any], dict[str, Any], str]:
+    folder = settings.run_path
+    texts = [(folder / n).read_text() for n in ("selection.json", "report.json", "report.html")]
+    return json.loads(texts[0]), json.loads(texts[1]), texts[2]
+
+
+def test_selection_writes_the_evidence_registers_once_and_repeats_nothing(built: Settings) -> None:
+    first = run_select(built)
+    assert (first.verdict, first.k, first.alpha, first.model_version) == ("bootstrap", 1, 0.025, 1)
+    selection, report, page = documents(built)
+
+    # figures again from the stored model and rows, independently
+    model, split = load_model(Path(selection["model_path"])), load_split(built)
+    test = load_blocks(built, ("test",))
+    error = test.y - model.predict(test.select(model.columns).values)
+    assert selection["test_rmse_pct"] == pytest.approx(100 * np.sqrt(np.mean(error**2)), rel=1e-12)
+    assert selection["test_mae_pct"] == pytest.approx(100 * np.mean(np.abs(error)), rel=1e-12)
+    skill = 1 - np.sum(error**2) / np.sum(test.y**2)
+    assert selection["r2_oos"]["test"]["zero"] == pytest.approx(skill, rel=1e-9)
+    validation = load_blocks(built, ("validation",))
+    table = pq.read_table(built.run_path / "tuning" / f"{selection['selected_model']}.parquet").to_pylist()
+    stored = {row["row_id"]: row["prediction"] for row in table}
+    error = validation.y - np.array([stored[i] for i in validation.row_ids])
+    own = report["figures"]["validation"][selection["selected_model"]]
+    assert own["rmse_pct"] == pytest.approx(100 * np.sqrt(np.mean(error**2)), rel=1e-12)
+
+    assert set(selection["r2_oos"]) == {"validation", "test", "oot", "oot2"}
+    assert selection["vault_openings"] == {"oot": 1, "oot2": 1}
+    assert selection["splits"]["oot"]["first_decision_at"] == split.blocks["oot"].first_decision_at
+    names = [row["model"] for row in report["comparison"]]
+    assert names == [*selection["ranking"], "zero", "training_mean", "last_return"]
+    assert page.startswith("<!doctype html>")
+    assert "bootstrap" in page
+    card = json.loads((Path(selection["model_path"]) / "serving.json").read_text())
+    assert card["columns"] == list(model.columns)
+    assert card["evidence"] == {"verdict": "bootstrap", "r2_oos": first.r2_oos, "p_value": first.p_value}
+
+    registry = Registry(built)
+    assert registry.resolve("champion").evidence == selection["evidence"]
+    copy = load_model(registry.download(1))
+    np.testing.assert_array_equal(
+        copy.predict(test.select(copy.columns).values), model.predict(test.select(model.columns).values)
+    )
+    again = run_select(built)
+    assert again == replace(first, skipped=True)
+    assert (len(registry.list()), openings(built, "oot"), openings(built, "oot2")) == (1, 1, 1)
+
+    # the files lost: made again byte by byte, without another opening or version
+    (built.run_path / "selection.json").unlink()
+    assert run_select(built) == first
+    assert documents(built) == (selection, report, page)
+    assert (len(registry.list()), openings(built, "oot")) == (1, 1)
+
+    # another gate asks the same rows a second time, now with a champion there
+    stricter = built.model_copy(update={"gate": built.gate.model_copy(update={"min_r2_oos": 0.01})})
+    second = run_select(stricter)
+    assert (second.verdict, second.k, second.alpha, second.model_version) == ("challenger", 2, 0.0125, 2)
+    assert registry.resolve("champion").version == 1
+    assert documents(built)[0]["evidence"]["champion_version"] == 1
+
+
+def test_ranking_is_the_same_with_the_vault_gone_and_nothing_is_judged_without_it(built: Settings) -> None:
+    ranking = rank_candidates(built)
+    files = {p: p.read_bytes() for f in ranking.folders.values() for p in f.iterdir()}
+    stored = (built.run_path / "ranking.json").read_bytes()
+    Lake(built.lake_uri).delete(VAULT)
+    for path in (built.run_path / "ranking.json", *files):
+        path.unlink()
+    again = rank_candidates(built)
+    assert again == ranking
+    assert (built.run_path / "ranking.json").read_bytes() == stored
+    assert {p: p.read_bytes() for p in files} == files
+    with pytest.raises(VaultError):
+        run_select(built)
+    assert Registry(built).list() == []
+    assert not (built.run_path / "selection.json").exists()
+
+
+def test_a_selection_cut_short_after_registration_keeps_its_verdict(
+    built: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "_report", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_select(built)
+    assert Registry(built).resolve("champion").version == 1
+    done = run_select(built)
+    assert (done.verdict, done.model_version, done.k, done.skipped) == ("bootstrap", 1, 1, False)
+    assert len(Registry(built).list()) == 1
+    assert len(Registry(built).history()) == 1
+
+
+def test_an_unreachable_server_costs_no_vault_opening(built: Settings) -> None:
+    away = built.model_copy(
+        update={"tracking": built.tracking.model_copy(update={"uri": "http://127.0.0.1:9"})}
+    )
+    with pytest.raises(RegistryError, match="cannot be reached"):
+        run_select(away)
+    assert openings(built, "oot") == 0
+
+
+def test_tuning_that_is_missing_or_of_other_rows_is_refused(built: Settings) -> None:
+    path = built.run_path / "tuning.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "tuning_key": "other"}))
+    with pytest.raises(TuningError, match="tuning_key=other; required: .*, of the present dataset"):
+        run_select(built)
+    path.write_text(json.dumps({**document, "families": {}}))
+    with pytest.raises(TuningError, match="holds no family"):
+        run_select(built)
+    path.unlink()
+    with pytest.raises(TuningError, match="no readable tuning result") as caught:
+        run_select(built)
+    assert isinstance(caught.value, MarketrayError)
+    assert caught.value.hint == "run the tune stage first (marketray tune)"

@@ -1,0 +1,142 @@
+"""Law 7, evidence: verdicts follow from numbers, missing evidence refuses, naive forecasts stand beside."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from marketray.errors import DataError
+from marketray.evaluation.gate import Champion, Evidence, decide, level_of_opening
+from marketray.evaluation.outcome import comparison, verdict_text
+from marketray.evaluation.selection import Rows, compare
+from marketray.evaluation.significance import diebold_mariano
+from marketray.settings import GateSettings
+
+N, HORIZON = 6_000, 30
+MINUTE = 60_000_000
+RNG = np.random.default_rng(7)
+INNOVATION = RNG.normal(size=N + HORIZON)
+TRUTH = np.convolve(RNG.normal(size=N + 199), np.full(200, 200**-0.5), "valid") * 1e-4
+Y = TRUTH + 1e-4 * np.array([INNOVATION[i : i + HORIZON].sum() for i in range(N)])
+TIMES = np.arange(N, dtype=np.int64) * MINUTE
+NOISE = RNG.normal(size=N) * 1e-4
+SKILLED = Y * 0.5
+GATE = GateSettings()
+
+
+def judge(
+    prediction: np.ndarray, champion: Champion | None = None, k: int = 1, gate: GateSettings = GATE
+) -> Evidence:
+    return decide(Y, prediction, TIMES, HORIZON, gate=gate, k=k, champion=champion)
+
+
+def old(prediction: np.ndarray | None, verdict: str = "promoted") -> Champion:
+    return Champion(3, verdict, prediction, "other columns")
+
+
+@pytest.mark.parametrize(
+    ("prediction", "champion", "bootstrap", "verdict", "alias"),
+    [
+        (SKILLED, None, "allow", "promoted", "champion"),
+        (SKILLED, None, "refuse", "promoted", "champion"),
+        (NOISE, None, "allow", "bootstrap", "champion"),
+        (NOISE, None, "refuse", "refused", "challenger"),
+        (SKILLED, old(NOISE), "allow", "promoted", "champion"),
+        (NOISE, old(SKILLED), "allow", "challenger", "challenger"),
+        (SKILLED, old(SKILLED), "allow", "challenger", "challenger"),  # no better than the champion
+        (SKILLED, old(Y * 0.6), "allow", "challenger", "challenger"),
+        (Y * 0.01, old(NOISE * 100), "allow", "promoted", "champion"),
+        (NOISE, old(NOISE * 100), "allow", "challenger", "challenger"),  # beats it, but no skill over zero
+        (SKILLED, old(None), "allow", "challenger", "challenger"),  # the comparison is missing
+        (SKILLED, old(None, "bootstrap"), "allow", "promoted", "champion"),
+        (NOISE, old(None, "bootstrap"), "allow", "challenger", "challenger"),
+    ],
+)
+def test_verdicts(
+    prediction: np.ndarray, champion: Champion | None, bootstrap: str, verdict: str, alias: str
+) -> None:
+    found = judge(prediction, champion, gate=GateSettings(bootstrap=bootstrap))  # type: ignore[arg-type]
+    assert (found.verdict, found.alias) == (verdict, alias)
+    assert (found.reasons == ()) == (verdict == "promoted")
+
+
+@pytest.mark.parametrize("damage", ["nan", "few", "none", "no variation"])
+@pytest.mark.parametrize("bootstrap", ["allow", "refuse"])
+def test_missing_evidence_refuses_even_a_first_model(damage: str, bootstrap: str) -> None:
+    y, prediction, times = Y, SKILLED.copy(), TIMES
+    if damage == "nan":
+        prediction[17] = np.nan
+    elif damage == "no variation":
+        y = np.zeros(N)
+    else:
+        rows = 60 if damage == "few" else 0
+        y, prediction, times = y[:rows], prediction[:rows], times[:rows]
+    gate = GateSettings(bootstrap=bootstrap)  # type: ignore[arg-type]
+    found = decide(y, prediction, times, HORIZON, gate=gate, k=1)
+    assert (found.verdict, found.alias, found.r2_oos, found.p_value) == ("refused", None, None, None)
+    assert "evidence is missing" in found.reasons[0]
+    assert verdict_text(found).startswith("Evidence is missing; refused.")
+
+
+def test_the_numbers_are_those_of_the_definitions() -> None:
+    found = judge(SKILLED, old(NOISE))
+    assert found.r2_oos == pytest.approx(0.75)
+    loss = (Y - SKILLED) ** 2
+    assert found.p_value == diebold_mariano(loss, Y**2, TIMES, HORIZON).p_value
+    assert found.champion_p_value == diebold_mariano(loss, (Y - NOISE) ** 2, TIMES, HORIZON).p_value
+    assert found.champion_r2 == pytest.approx(1 - loss.sum() / ((Y - NOISE) ** 2).sum())
+    assert Evidence.from_json(found.to_json()) == found
+
+
+def test_every_opening_halves_the_level_and_later_openings_lose_what_the_first_would_win() -> None:
+    assert [level_of_opening(0.05, k) for k in (1, 2, 3)] == [0.025, 0.0125, 0.00625]
+    weak = Y * 0.01 + RNG.normal(size=N) * 3e-5
+    p = judge(weak).p_value
+    assert p is not None
+    gate = GateSettings(alpha=min(0.9, 3 * p))  # p lies between alpha/4 and alpha/2
+    first, second = judge(weak, k=1, gate=gate), judge(weak, k=2, gate=gate)
+    assert 0 < p < 0.3
+    assert (first.verdict, second.verdict) == ("promoted", "bootstrap")
+    assert (first.k, second.k, second.alpha) == (1, 2, gate.alpha / 4)
+    with pytest.raises(DataError, match="k=0; required: the number of an opening"):
+        level_of_opening(0.05, 0)
+
+
+def test_least_skill_is_a_strict_bound() -> None:
+    r2 = judge(SKILLED).r2_oos
+    assert r2 is not None
+    assert judge(SKILLED, gate=GateSettings(min_r2_oos=r2)).verdict == "bootstrap"
+    assert judge(SKILLED, gate=GateSettings(min_r2_oos=r2 - 1e-9)).verdict == "promoted"
+
+
+def test_the_words_say_what_the_numbers_say() -> None:
+    base = Evidence("bootstrap", "champion", -0.0003, 0.41, 1, 0.025, 900, 120.0, 0.02)
+    text = verdict_text(base)
+    assert text.startswith("No skill over zero: R² −0.0003, p = 0.41 (tested at 0.025, opening 1")
+    assert "not promoted" in text
+    assert "not promoted" in verdict_text(replace(base, verdict="challenger"))
+    good = replace(base, verdict="promoted", r2_oos=0.04, p_value=0.001)
+    assert verdict_text(good).startswith("Skill over zero: R² 0.0400, p = 0.001")
+    beaten = replace(good, verdict="challenger", champion_version=2, champion_r2=-0.01, champion_p_value=0.9)
+    assert "Against champion version 2: R² −0.0100, p = 0.9." in verdict_text(beaten)
+
+
+def test_every_comparison_has_the_naive_forecasts_and_the_detectable_skill() -> None:
+    naive = {
+        "zero": np.zeros(N),
+        "training_mean": np.full(N, Y.mean()),
+        "last_return": np.roll(Y, HORIZON),
+    }
+    tables = {"oot": compare(Rows(Y, naive, TIMES, HORIZON), {"ar": SKILLED}, alpha=0.025)}
+    rows = comparison(tables, ["ar"], {"ar": 0.001})
+    assert [r["model"] for r in rows] == ["ar", "zero", "training_mean", "last_return"]
+    own, zero = tables["oot"]["ar"], tables["oot"]["zero"]
+    assert own["r2_oos"] == pytest.approx(
+        {name: 1 - ((Y - SKILLED) ** 2).sum() / ((Y - values) ** 2).sum() for name, values in naive.items()}
+    )
+    assert zero["r2_oos"]["zero"] == 0
+    assert zero["rmse_pct"] == pytest.approx(100 * np.sqrt(np.mean(Y**2)))
+    assert 0 < own["minimum_detectable_r2"] < 1
+    assert rows[0]["minimum_detectable_r2"]["oot"] == own["minimum_detectable_r2"]
