@@ -134,4 +134,8 @@ def _await_ready(url: str) -> None:
                 raise ServingError(msg, hint=content.get("hint"))
         time.sleep(0.1)
     msg = f"{url}/ready: not ready within {_READY_SECONDS:g} s ({reason})"
-    raise ServingError(msg, hint="`serve status` and the dashboard's Serve page show the cause")
+    raise ServingError(
+        msg,
+        hint="`serve status` shows the cause; a Serve that ran before keeps its own host and port until "
+        "`serve shutdown`",
+    )

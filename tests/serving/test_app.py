@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from marketray.errors import ClusterError, RegistryError, ServingError, SettingsError
+from marketray.lake import Lake
 from marketray.serving import run as serving
 from marketray.serving.app import APP_NAME, build
 from marketray.serving.client import predict
-from marketray.settings import Settings
-from tests.serving.market import INSTRUMENT, Market, bars_json
+from marketray.settings import Settings, load_settings
+from tests.serving.market import INSTRUMENT, Market, bars_json, store_bars
+
+ROOT = Path(__file__).parents[2]
 
 
 def free_port() -> int:
@@ -27,16 +34,26 @@ def free_port() -> int:
         return port
 
 
-@pytest.fixture
-def registered(settings: Settings, market: Market) -> Settings:
-    """The settings, with the XGBoost model registered as champion and a free port to serve at."""
+@pytest.fixture(scope="module")
+def registered(market: Market, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A home with bars and the XGBoost model registered as champion; a free port to serve at."""
     from marketray.registry import Registry
 
+    home = tmp_path_factory.mktemp("home")
+    changes = {
+        "home": str(home),
+        "instrument": INSTRUMENT,
+        "tracking": {"uri": f"sqlite:///{home}/mlflow.db"},
+        "serving": {"port": free_port()},
+    }
+    settings = load_settings(None, changes)
+    store_bars(Lake(settings.lake_uri), market.bars)
     registry = Registry(settings)
     evidence = {"verdict": "bootstrap", "r2_oos": 0.01, "p_value": 0.02}
     made = registry.register(market.folders["xgboost"], key="k", evidence=evidence)
     registry.set_alias("champion", made.version)
-    return settings.model_copy(update={"serving": settings.serving.model_copy(update={"port": free_port()})})
+    (home / "served.yaml").write_text(yaml.safe_dump(changes))
+    return settings
 
 
 @pytest.fixture
@@ -73,9 +90,29 @@ def test_champion_is_served(registered: Settings, market: Market, stopped: None)
     assert ray.cluster_resources()["CPU"] - ray.available_resources()["CPU"] <= 0.5
     with pytest.raises(ClusterError, match=r"serving\.port=\d+: cannot be bound"):
         serving._refuse_taken_port("127.0.0.1", registered.serving.port)
+    _survives_a_killed_slot(url)
     serving.stop()
     with pytest.raises(ServingError, match=f"POST {url}/predict: .*refused"):
         predict(url)
+
+
+def _survives_a_killed_slot(url: str) -> None:
+    """While the slot has no replica every answer is a 503 problem; then forecasts come back."""
+    import ray
+    from ray.util import list_named_actors
+
+    names = [a["name"] for a in list_named_actors(all_namespaces=True)]
+    (name,) = [n for n in names if n.startswith(f"SERVE_REPLICA::{APP_NAME}#slot-blue#")]
+    ray.kill(ray.get_actor(name, namespace="serve"))
+    deadline = time.monotonic() + 60
+    good = 0
+    while good < 20:
+        assert time.monotonic() < deadline
+        answer = httpx.post(f"{url}/predict", json={}, timeout=15)
+        good = good + 1 if answer.status_code == 200 else 0
+        if answer.status_code != 200:
+            assert answer.status_code in (503, 504), answer.text
+            assert answer.headers["content-type"] == "application/problem+json"
 
 
 def test_replicas_do_not_load_what_they_do_not_need() -> None:
@@ -85,6 +122,53 @@ def test_replicas_do_not_load_what_they_do_not_need() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == "[]"
+
+
+def serve_config() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / "serve_configs" / "champion.yaml").read_text())
+    return loaded
+
+
+def test_champion_yaml_builds_the_application(registered: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.serve import Application
+    from ray.serve.schema import ServeDeploySchema
+
+    (application,) = ServeDeploySchema.model_validate(serve_config()).applications
+    assert (application.name, application.import_path) == (APP_NAME, "marketray.serving.app:build")
+    config = registered.home / "served.yaml"
+    monkeypatch.setenv("MARKETRAY_CONFIG", str(config))
+    assert isinstance(build(application.args), Application)
+    assert isinstance(build({**application.args, "config": str(config), "alias": 1}), Application)
+    with pytest.raises(RegistryError, match="no version or alias 'challenger'"):
+        build({"alias": "challenger"})
+
+
+@pytest.mark.slow
+def test_serve_run_with_champion_yaml(registered: Settings, tmp_path: Path) -> None:
+    config = registered.home / "served.yaml"
+    described = serve_config()
+    described["http_options"]["port"] = port = registered.serving.port
+    (tmp_path / "champion.yaml").write_text(yaml.safe_dump(described))
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_ADDRESS")}
+    environment["MARKETRAY_CONFIG"] = str(config)
+    with (tmp_path / "log").open("w") as log:
+        command = [str(Path(sys.executable).parent / "serve"), "run", str(tmp_path / "champion.yaml")]
+        process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                answer = predict(f"http://127.0.0.1:{port}", instrument=INSTRUMENT)
+                break
+            except ServingError:
+                shown = (tmp_path / "log").read_text()
+                assert process.poll() is None, shown
+                assert time.monotonic() < deadline, shown
+                time.sleep(0.5)
+        assert answer["model_version"] == 1
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
 
 
 def test_no_model_ends_in_a_clear_error(settings: Settings, stopped: None) -> None:
