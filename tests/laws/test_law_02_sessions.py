@@ -31,7 +31,12 @@ def bars_of(sessions: Sessions, missing: float, seed: int = 2) -> pl.DataFrame:
     return pl.DataFrame({"time": times, "close": 100 * np.exp(np.cumsum(rng.normal(0, 1e-4, len(times))))})
 
 
-@pytest.mark.parametrize(("calendar", "breaks"), [("XNYS", ()), ("CMES", HALT), ("XHKG", ())])
+SHORT_HALT = ("12:00-12:10 America/New_York",)  # shorter than the horizon
+
+
+@pytest.mark.parametrize(
+    ("calendar", "breaks"), [("XNYS", ()), ("CMES", HALT), ("XHKG", ()), ("XNYS", SHORT_HALT)]
+)
 def test_every_label_ends_in_its_own_session_at_a_real_close_in_the_window(
     calendar: str, breaks: tuple[str, ...]
 ) -> None:
