@@ -1,0 +1,252 @@
+"""The whole stage on a local Ray: concurrency, the best trial, resuming after kill -9, bookkeeping."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from marketray.errors import MarketrayError, TuningError
+from marketray.models import get_family
+from marketray.settings import LabelSettings, Settings, TuningSettings
+from marketray.tuning import stage
+from marketray.tuning.records import best_of, read_records
+from marketray.tuning.result import TuneResult, overlap_share
+from marketray.tuning.stage import cpu_share, run_tune, tune_block
+from marketray.tuning.trial import Budget, FoldCache, run_trial
+from tests.tuning.rows import block, folds
+
+SMALL = {"stage1_trials": 3, "stage2_trials": 2, "max_rounds": 60, "patience": 2, "ar_max_lags": 4}
+
+
+def tuning(**more: object) -> TuningSettings:
+    return TuningSettings(**{**SMALL, **more})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("cpus", "families", "share"),
+    [(2, 3, 0.6), (16, 3, 5.3), (1, 3, 0.3), (2, 1, 2.0), (0, 3, 0.1), (3, 3, 1.0)],
+)
+def test_cpu_share_is_rounded_down_to_a_tenth(cpus: float, families: int, share: float) -> None:
+    assert cpu_share(cpus, families) == share
+
+
+def test_overlap_share_by_hand() -> None:
+    assert overlap_share([(0, 10), (5, 20)]) == 0.5
+    assert overlap_share([(0, 10), (11, 20)]) == 0.0
+    assert overlap_share([(0, 10), (2, 4), (3, 9)]) == 0.5
+    assert overlap_share([(0, 10)]) == 1.0
+
+
+@pytest.fixture(scope="module")
+def tuned(ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> TuneResult:
+    """All three families, enough work in each that start-up does not decide the overlap."""
+    folder = tmp_path_factory.mktemp("tuned")
+    settings = tuning(stage1_trials=10, stage2_trials=3, max_rounds=200, ar_max_lags=60)
+    rows = 24_000
+    return tune_block(block(rows, lags=60, features=10), folds(rows), settings, folder, key="k")
+
+
+def test_families_run_at_the_same_time(tuned: TuneResult) -> None:
+    assert tuned.overlap_share >= 0.5
+
+
+def test_every_family_has_its_trials_and_a_best(tuned: TuneResult) -> None:
+    assert set(tuned.families) == {"xgboost", "lightgbm", "ar"}
+    assert tuned.trials == 3 * 13
+    assert tuned.seconds > 0
+    for family, best in tuned.families.items():
+        records = [r for s in (1, 2) for r in read_records(Path(tuned.folder) / family / f"stage{s}")]
+        chosen = best_of(records)
+        assert chosen is not None
+        assert (best.trial_id, best.params, best.cv_rmse) == (chosen.trial_id, chosen.params, chosen.cv_rmse)
+        assert best.n_complete + best.n_pruned == best.n_trials == 13
+        assert best.enumerated == []
+        # The fine stage begins with the coarse stage's best, and its known score is not computed again.
+        coarse = best_of(r for r in records if r.stage == 1)
+        again = next(r for r in records if r.stage == 2 and r.number == 0)
+        assert coarse is not None
+        assert (again.params, again.cv_rmse, again.rungs) == (coarse.params, coarse.cv_rmse, coarse.rungs)
+        assert again.seconds < 0.1
+    assert sum(b.n_pruned for b in tuned.families.values()) > 0
+    assert max(b.cv_score for b in tuned.families.values()) < 0.99  # the planted effect is found
+
+
+def test_the_best_trial_can_be_computed_again(tuned: TuneResult) -> None:
+    rows, cut = block(24_000, lags=60, features=10), folds(24_000)
+    for family, best in tuned.families.items():
+        cache = FoldCache(get_family(family), rows, cut, Budget(seed=42, patience=2))
+        *_, last = run_trial(cache, best.params)
+        assert best.cv_rmse == pytest.approx(np.mean(last.fold_rmse), rel=1e-9)
+        assert best.rounds == max(1, round(np.mean(last.fold_rounds)))
+        table = pq.read_table(best.predictions)
+        np.testing.assert_array_equal(table["prediction"].to_numpy(), last.predictions)
+        assert table["row_id"].to_pylist() == np.concatenate([rows.row_ids[s] for _, s in cut]).tolist()
+        assert np.unique(table["fold"].to_numpy()).tolist() == [0, 1, 2]
+
+
+def test_a_finished_tuning_runs_no_trial_again(
+    tuned: TuneResult, ray_local: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = {p: p.stat().st_mtime_ns for p in Path(tuned.folder).rglob("trial_*")}
+    settings = tuning(stage1_trials=10, stage2_trials=3, max_rounds=200, ar_max_lags=60)
+    again = tune_block(
+        block(24_000, lags=60, features=10), folds(24_000), settings, Path(tuned.folder), key="k"
+    )
+    assert again.families == tuned.families
+    assert {p: p.stat().st_mtime_ns for p in Path(tuned.folder).rglob("trial_*")} == before
+
+
+def test_a_small_space_is_enumerated(
+    ray_local: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = tuning(families=("ar",), stage1_trials=30, stage2_trials=0, ar_max_lags=1, pruning=False)
+    with caplog.at_level(logging.INFO, "marketray.tuning"):
+        result = tune_block(block(), folds(), settings, tmp_path)
+    best = result.families["ar"]
+    assert (best.n_trials, best.enumerated) == (10, [1])  # one lag, no exogenous columns, ten ridges
+    params = [r.params["ridge"] for r in read_records(tmp_path / "ar" / "stage1")]
+    assert sorted(params) == [0.0, *(10.0**k for k in range(-6, 3))]
+    assert "the whole space was tried" in caplog.text
+    assert "ar stage 1: 10 of 30 trials" in caplog.text
+
+
+def test_direction_leaves_the_autoregression_out(ray_local: None, tmp_path: Path) -> None:
+    settings = tuning(families=("ar", "lightgbm"), stage1_trials=1, stage2_trials=0, max_rounds=20)
+    result = tune_block(block(), folds(), settings, tmp_path, task="direction")
+    assert set(result.families) == {"lightgbm"}
+    with pytest.raises(TuningError, match="none of them has task='direction'"):
+        tune_block(block(), folds(), tuning(families=("ar",)), tmp_path, task="direction")
+
+
+def test_rows_without_the_family_s_columns_are_refused(ray_local: None, tmp_path: Path) -> None:
+    with pytest.raises(TuningError, match="ar: none of the 4 columns is for this family"):
+        tune_block(block(lags=0), folds(), tuning(families=("ar",)), tmp_path)
+
+
+_KILLED = """
+import sys, json
+from pathlib import Path
+import ray
+from marketray.settings import TuningSettings
+from marketray.tuning.stage import tune_block
+from tests.tuning.rows import block, folds
+
+if __name__ == "__main__":
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    settings = TuningSettings(**json.loads(sys.argv[2]))
+    tune_block(block(12_000), folds(12_000), settings, Path(sys.argv[1]))
+"""
+
+
+def test_killed_and_started_again_repeats_no_trial(ray_local: None, tmp_path: Path) -> None:
+    values = {"families": ["xgboost"], "stage1_trials": 8, "stage2_trials": 2, "max_rounds": 3_000}
+    script = tmp_path / "killed.py"
+    script.write_text(_KILLED)
+    folder = tmp_path / "records"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(folder), json.dumps(values)],
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while len(list(folder.rglob("trial_*.json"))) < 3:
+            assert process.poll() is None, "the tuning ended before it was killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    time.sleep(3)  # Ray's processes notice that their driver is gone
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.rglob("trial_*.json")}
+    assert 3 <= len(before) < 10
+    result = tune_block(block(12_000), folds(12_000), TuningSettings(**values), folder)
+    assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in before} == before
+    assert result.families["xgboost"].n_trials == 10
+    records = [r for s in (1, 2) for r in read_records(folder / "xgboost" / f"stage{s}")]
+    assert [r.number for r in records] == [*range(8), *range(2)]
+    assert len({json.dumps(r.params, sort_keys=True) for r in records if r.stage == 1}) == 8
+
+
+@pytest.fixture
+def dataset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dataset in memory in place of the lake's."""
+    from marketray.dataset import load
+
+    split = SimpleNamespace(folds=folds(), detail={"key": "d", "catalog_hash": "c"})
+    monkeypatch.setattr(load, "dataset_content", lambda _: "content")
+    monkeypatch.setattr(load, "load_split", lambda _: split)
+    monkeypatch.setattr(load, "load_blocks", lambda _: block())
+
+
+def test_run_tune_stores_its_result_and_every_trial_in_mlflow(
+    ray_local: None, home: Path, dataset: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from marketray import tracking
+
+    logged: list[str] = []
+    monkeypatch.setattr(tracking, "open_parent_run", lambda *a: "parent")
+    monkeypatch.setattr(tracking, "close_parent_run", lambda *a: None)
+    monkeypatch.setattr(
+        tracking, "log_trials", lambda s, parent, records: logged.extend(r["trial_id"] for r in records)
+    )
+    settings = Settings(
+        home=home, tuning=tuning(families=("ar", "lightgbm"), stage1_trials=2, stage2_trials=1)
+    )
+    result = run_tune(settings)
+    assert sorted(logged) == sorted(
+        f"{f}-stage{s}-{k:04d}" for f in ("ar", "lightgbm") for s, k in ((1, 0), (1, 1), (2, 0))
+    )
+    stored = json.loads((settings.run_path / "tuning.json").read_text())
+    assert stored["parent_run_id"] == "parent"
+    assert stored["families"]["ar"]["params"] == result.families["ar"].params
+    assert Path(result.folder) == settings.run_path / "tuning" / result.tuning_key
+    assert not result.skipped
+    again = run_tune(settings)
+    assert again.skipped
+    assert again.families == result.families
+    assert len(logged) == 6
+    (Path(result.folder) / "result.json").write_text("{")
+    with pytest.raises(TuningError, match="not a readable tuning result"):
+        run_tune(settings)
+
+
+def test_the_key_follows_rows_settings_and_task(home: Path, dataset: None) -> None:
+    base = Settings(home=home)
+    keys = {
+        stage.tuning_key(s)
+        for s in (
+            base,
+            Settings(home=home, tuning=tuning()),
+            Settings(home=home, labels=LabelSettings(task="direction")),
+        )
+    }
+    assert len(keys) == 3
+    assert stage.tuning_key(Settings(home=home, name="other")) == stage.tuning_key(base)
+
+
+def test_an_unreachable_tracking_server_ends_the_run(
+    ray_local: None, home: Path, dataset: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from marketray import tracking
+    from marketray.errors import RegistryError
+
+    def refuse(*_: object) -> str:
+        msg = "tracking.uri cannot be reached"
+        raise RegistryError(msg)
+
+    monkeypatch.setattr(tracking, "open_parent_run", refuse)
+    with pytest.raises(MarketrayError, match=r"tracking\.uri cannot be reached"):
+        run_tune(Settings(home=home, tuning=tuning(families=("ar",))))
