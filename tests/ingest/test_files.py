@@ -220,6 +220,16 @@ def test_unusable_files_are_named(
         read(write(tmp_path / name, content), **source)
 
 
+def test_objects_without_a_required_name_are_an_error(tmp_path: Path) -> None:
+    candle = {"time": "2024-01-30T00:00:00Z", "mid": {"o": "1", "h": "1", "l": "1", "c": "1"}}
+    path = write(tmp_path / "b.ndjson", json.dumps(candle))
+    with pytest.raises(
+        DataError, match=r"none of the first 1 objects of .* has \['open', 'high', 'low', 'close'\]"
+    ):
+        read(path)
+    assert len(rows(read(path, layout="oanda"))) == 1
+
+
 def test_paths_that_hold_no_file_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no.csv does not exist; required: a file of bars"):
         read(tmp_path / "no.csv")

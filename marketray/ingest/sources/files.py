@@ -21,7 +21,16 @@ from marketray.errors import DataError, SettingsError
 if TYPE_CHECKING:
     from marketray.settings import FileSource
 
-__all__ = ["CHUNK_ROWS", "FIELDS", "RawChunk", "expand_paths", "fingerprint", "locate_columns", "read_bars"]
+__all__ = [
+    "CHUNK_ROWS",
+    "FIELDS",
+    "REQUIRED",
+    "RawChunk",
+    "expand_paths",
+    "fingerprint",
+    "locate_columns",
+    "read_bars",
+]
 
 CHUNK_ROWS = 65_536
 """Most rows of a chunk; what bounds the memory of an ingest."""
@@ -29,7 +38,9 @@ CHUNK_ROWS = 65_536
 FIELDS = ("time", "open", "high", "low", "close", "volume", "bid", "ask")
 """Columns that bars can have, in our names."""
 
-_REQUIRED = ("time", "open", "high", "low", "close")
+REQUIRED = ("time", "open", "high", "low", "close")
+"""Those that bars must have."""
+
 _TIME_NAMES = ("time", "timestamp", "datetime", "date")
 _FORMATS = {
     ".csv": "csv",
@@ -173,7 +184,7 @@ def locate_columns(source: FileSource, found: Sequence[str], path: Path) -> dict
         if match is not None:
             columns[field] = match
     missing = [name for name in (*columns.values(), *source.select) if name not in found]
-    missing += [field for field in _REQUIRED if field not in columns]
+    missing += [field for field in REQUIRED if field not in columns]
     if missing:
         msg = f"source.columns: {path} lacks {sorted(set(missing))}; it has {list(found)[:40]}"
         raise DataError(msg, hint="map our names to the file's, e.g. columns: {time: stamp, close: last}")

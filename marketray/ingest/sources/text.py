@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrow import csv
 
 from marketray.errors import DataError
-from marketray.ingest.sources.files import CHUNK_ROWS, FIELDS, RawChunk, locate_columns
+from marketray.ingest.sources.files import CHUNK_ROWS, FIELDS, REQUIRED, RawChunk, locate_columns
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,7 +118,13 @@ def read_ndjson(path: Path, source: FileSource, instrument: str) -> Iterator[Raw
     With ``layout: oanda`` an object is a candle ``{time, mid: {o, h, l, c}, volume, complete}`` (`bid` and
     `ask` objects give the quotes at the bar's end), a flat bar with the same names as our columns, or a
     response that holds ``candles``. A line that is no JSON object is a broken row. Blank lines are not rows.
+
+    Raises
+    ------
+    DataError
+        No object of the file's beginning has a required value.
     """
+    seen = False
     for block in _lines(path):
         broken: Broken = []
         records: list[dict[str, Any]] = []
@@ -139,7 +145,11 @@ def read_ndjson(path: Path, source: FileSource, instrument: str) -> Iterator[Raw
                     continue
                 records.append({"line": number, **_fields(record, source)})
         if records or broken or not_selected:
-            yield RawChunk(path.name, _record_frame(records), _broken_frame(broken), not_selected)
+            frame = _record_frame(records)
+            if len(frame) and not seen:
+                _refuse_missing(frame, path)
+                seen = True
+            yield RawChunk(path.name, frame, _broken_frame(broken), not_selected)
 
 
 def _objects(line: bytes, layout: str) -> list[dict[str, Any]] | None:
@@ -175,6 +185,13 @@ def _fields(record: dict[str, Any], source: FileSource) -> dict[str, Any]:
     return {**found, "complete": record.get("complete") is not False}
 
 
+def _refuse_missing(frame: pl.DataFrame, path: Path) -> None:
+    missing = [field for field in REQUIRED if frame[field].null_count() == len(frame)]
+    if missing:
+        msg = f"source.columns: none of the first {len(frame)} objects of {path} has {missing}"
+        raise DataError(msg, hint="map our names to the file's, or set source.layout: oanda for candles")
+
+
 def _as_text(value: Any) -> str | None:
     return value if value is None or isinstance(value, str) else json.dumps(value)
 
@@ -182,7 +199,7 @@ def _as_text(value: Any) -> str | None:
 def _record_frame(records: list[dict[str, Any]]) -> pl.DataFrame:
     present = {key for record in records for key in record}
     schema: dict[str, Any] = {"line": pl.Int64}
-    schema |= {f: pl.String for f in FIELDS if f in present or f in FIELDS[:5]}
+    schema |= {f: pl.String for f in FIELDS if f in present or f in REQUIRED}
     if "complete" in present:
         schema["complete"] = pl.Boolean
     return pl.DataFrame(records, schema=schema, orient="row")
