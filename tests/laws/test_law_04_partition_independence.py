@@ -89,6 +89,15 @@ def test_a_range_with_any_longer_halo_equals_the_whole(first: int, size: int, lo
     assert_equal(pl.DataFrame(pl.from_arrow(got)), WHOLE.slice(first, last - first), SPREADS, EXACT)
 
 
+@pytest.mark.parametrize("row", [4_050, 6_003, 9_000])  # in the flat minutes, after the spike, at large
+def test_every_declared_lookback_is_enough_on_its_own(row: int) -> None:
+    for lookback in sorted({f.lookback for f in CATALOG.features}):
+        names = [f.name for f in CATALOG.features if f.lookback == lookback]
+        columns = ["time", "decision_at", *names]
+        tail = compute(CATALOG, BARS.slice(row + 1 - lookback, lookback), SESSIONS).tail(1)
+        assert_equal(tail.select(columns), WHOLE.slice(row, 1).select(columns), SPREADS, EXACT)
+
+
 def test_real_bars_cut_at_weeks_equal_the_whole(spx_path: Path) -> None:
     bars = pl.scan_parquet(spx_path).filter(pl.col("time") < datetime(2018, 3, 20, tzinfo=UTC)).collect()
     catalog = build_catalog(FeatureSettings(), ("time", "open", "high", "low", "close"))
