@@ -32,11 +32,12 @@ h2 { font-size: 1.1rem; margin: 2.2rem 0 .4rem; }
 .verdict.refused { border-color: #D55E00; background: #fbf3ef; }
 .verdict p { margin: .2rem 0; } .verdict .lead { font-size: 1.25rem; font-weight: 600; line-height: 1.35; }
 .note { color: #555; font-size: .9rem; margin: .2rem 0 .6rem; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; margin-bottom: 1rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #e3e3e3; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
 thead th { border-bottom: 2px solid #999; font-weight: 600; }
+@media (max-width: 34rem) { table { font-size: .8rem; } th, td { padding: .2rem .3rem; } }
 tr.selected td { font-weight: 700; } tr.baseline td { color: #555; }
 """
 
