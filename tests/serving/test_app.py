@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -63,7 +64,9 @@ def stopped(ray_local: None) -> Iterator[None]:
     serving.stop()
 
 
-def test_champion_is_served(registered: Settings, market: Market, stopped: None) -> None:
+def test_champion_is_served(
+    registered: Settings, market: Market, stopped: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import ray
     from ray import serve
 
@@ -91,9 +94,27 @@ def test_champion_is_served(registered: Settings, market: Market, stopped: None)
     with pytest.raises(ClusterError, match=r"serving\.port=\d+: cannot be bound"):
         serving._refuse_taken_port("127.0.0.1", registered.serving.port)
     _survives_a_killed_slot(url)
-    serving.stop()
+    monkeypatch.setattr(serving, "time", SimpleNamespace(sleep=_interrupt))
+    serving.wait()  # ends by Ctrl-C, which takes the service down
+    assert serve.status().applications == {}
+    serving.wait()  # nothing to wait for
     with pytest.raises(ServingError, match=f"POST {url}/predict: .*refused"):
         predict(url)
+
+
+def _interrupt(_seconds: float) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_service_that_is_not_ready_is_taken_down(
+    registered: Settings, tmp_path: Path, stopped: None
+) -> None:
+    from ray import serve
+
+    empty = registered.model_copy(update={"lake": str(tmp_path / "empty")})
+    with pytest.raises(ServingError, match="the service is not ready: bronze/bars holds no bar of TEST_USD"):
+        serving.start(empty)
+    assert serve.status().applications == {}
 
 
 def _survives_a_killed_slot(url: str) -> None:
