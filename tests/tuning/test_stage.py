@@ -52,8 +52,8 @@ def test_overlap_share_by_hand() -> None:
 def tuned(ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> TuneResult:
     """All three families, enough work in each that start-up does not decide the overlap."""
     folder = tmp_path_factory.mktemp("tuned")
-    settings = tuning(stage1_trials=10, stage2_trials=3, max_rounds=200, ar_max_lags=60)
-    rows = 24_000
+    settings = tuning(stage1_trials=8, stage2_trials=2, max_rounds=100, ar_max_lags=60)
+    rows = 12_000
     return tune_block(block(rows, lags=60, features=10), folds(rows), settings, folder, key="k")
 
 
@@ -63,14 +63,14 @@ def test_families_run_at_the_same_time(tuned: TuneResult) -> None:
 
 def test_every_family_has_its_trials_and_a_best(tuned: TuneResult) -> None:
     assert set(tuned.families) == {"xgboost", "lightgbm", "ar"}
-    assert tuned.trials == 3 * 13
+    assert tuned.trials == 3 * 10
     assert tuned.seconds > 0
     for family, best in tuned.families.items():
         records = [r for s in (1, 2) for r in read_records(Path(tuned.folder) / family / f"stage{s}")]
         chosen = best_of(records)
         assert chosen is not None
         assert (best.trial_id, best.params, best.cv_rmse) == (chosen.trial_id, chosen.params, chosen.cv_rmse)
-        assert best.n_complete + best.n_pruned == best.n_trials == 13
+        assert best.n_complete + best.n_pruned == best.n_trials == 10
         assert best.enumerated == []
         # The fine stage begins with the coarse stage's best, and its known score is not computed again.
         coarse = best_of(r for r in records if r.stage == 1)
@@ -83,7 +83,7 @@ def test_every_family_has_its_trials_and_a_best(tuned: TuneResult) -> None:
 
 
 def test_the_best_trial_can_be_computed_again(tuned: TuneResult) -> None:
-    rows, cut = block(24_000, lags=60, features=10), folds(24_000)
+    rows, cut = block(12_000, lags=60, features=10), folds(12_000)
     for family, best in tuned.families.items():
         cache = FoldCache(get_family(family), rows, cut, Budget(seed=42, patience=2))
         *_, last = run_trial(cache, best.params)
@@ -99,9 +99,9 @@ def test_a_finished_tuning_runs_no_trial_again(
     tuned: TuneResult, ray_local: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = {p: p.stat().st_mtime_ns for p in Path(tuned.folder).rglob("trial_*")}
-    settings = tuning(stage1_trials=10, stage2_trials=3, max_rounds=200, ar_max_lags=60)
+    settings = tuning(stage1_trials=8, stage2_trials=2, max_rounds=100, ar_max_lags=60)
     again = tune_block(
-        block(24_000, lags=60, features=10), folds(24_000), settings, Path(tuned.folder), key="k"
+        block(12_000, lags=60, features=10), folds(12_000), settings, Path(tuned.folder), key="k"
     )
     assert again.families == tuned.families
     assert {p: p.stat().st_mtime_ns for p in Path(tuned.folder).rglob("trial_*")} == before
@@ -145,7 +145,7 @@ from tests.tuning.rows import block, folds
 if __name__ == "__main__":
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     settings = TuningSettings(**json.loads(sys.argv[2]))
-    tune_block(block(12_000), folds(12_000), settings, Path(sys.argv[1]))
+    tune_block(block(6_000), folds(6_000), settings, Path(sys.argv[1]))
 """
 
 
@@ -172,7 +172,7 @@ def test_killed_and_started_again_repeats_no_trial(ray_local: None, tmp_path: Pa
     time.sleep(3)  # Ray's processes notice that their driver is gone
     before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.rglob("trial_*.json")}
     assert 3 <= len(before) < 10
-    result = tune_block(block(12_000), folds(12_000), TuningSettings(**values), folder)
+    result = tune_block(block(6_000), folds(6_000), TuningSettings(**values), folder)
     assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in before} == before
     assert result.families["xgboost"].n_trials == 10
     records = [r for s in (1, 2) for r in read_records(folder / "xgboost" / f"stage{s}")]
