@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -103,17 +104,18 @@ def _counts(plain: Any) -> dict[str, Any]:
 
 
 def evaluation_table(report: Mapping[str, Any]) -> Table:
-    """Every family and naive baseline, skill over zero first, from report.json's `comparison` rows."""
-    splits = ("validation", "test", "oot", "oot2")
-    table = Table(title="Skill over zero (R²_oos, %) and RMSE (%)")
-    table.add_column("model")
-    for split in splits:
-        table.add_column(f"R² {split}", justify="right")
-    for split in splits:
-        table.add_column(f"RMSE {split}", justify="right")
+    """Every family and naive baseline from report.json's `comparison` rows; fits 80 characters."""
+    splits = {"validation": "val", "test": "test", "oot": "oot", "oot2": "oot2"}
+    table = Table(
+        title="Skill over the zero forecast and errors, both in percent", box=SIMPLE, padding=(0, 1)
+    )
+    table.add_column("model", no_wrap=True)
+    for measure in ("R²", "RMSE"):
+        for short in splits.values():
+            table.add_column(f"{measure}\n{short}", justify="right", no_wrap=True)
     for row in report["comparison"]:
-        skills = [_number(row["r2_oos"].get(s), 100, 3) for s in splits]
-        errors = [_number(row["rmse_pct"].get(s), 1, 5) for s in splits]
+        skills = [_number(row["r2_oos"].get(s), 100, 2) for s in splits]
+        errors = [_number(row["rmse_pct"].get(s), 1, 4) for s in splits]
         table.add_row(row["model"], *skills, *errors)
     return table
 
