@@ -42,7 +42,7 @@ def half_bad(path: Path, days: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("rounds", [3, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [3, pytest.param(25, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
 def test_killed_and_repeated_is_equal_to_undisturbed(home: Path, rounds: int) -> None:
     path = half_bad(home / "bars.csv", DAYS)
     process = start(home / "alone", path)
