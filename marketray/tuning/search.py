@@ -22,7 +22,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from marketray.errors import TuningError
+from marketray.errors import MarketrayError, TuningError
 from marketray.hashing import digest
 from marketray.tuning.actor import METRIC, FamilyJob, TrialActor, Warm
 from marketray.tuning.records import TrialRecord, read_records, write_record
@@ -251,9 +251,17 @@ def _tune(
         )
         results = tuner.fit()
     if results.errors:
-        first = str(results.errors[0]).strip().splitlines()[-1]
-        msg = f"{name}: {len(results.errors)} of {trials} trials failed; the first: {first}"
-        raise TuningError(msg, hint="see the trial's log in the Ray dashboard; finished trials are kept")
+        raise _failed(name, list(results.errors), trials)
+
+
+def _failed(name: str, errors: list[Any], trials: int) -> TuningError:
+    """What to tell about failed trials: the first failure, in its own words where it is one of ours."""
+    cause = getattr(errors[0], "cause", errors[0])
+    if isinstance(cause, MarketrayError):
+        first, hint = cause.message, cause.hint
+    else:
+        first, hint = str(errors[0]).strip().splitlines()[-1], "see the trial's log in the Ray dashboard"
+    return TuningError(f"{name}: {len(errors)} of {trials} trials failed; the first: {first}", hint=hint)
 
 
 def _trial_name(trial: Any) -> str:

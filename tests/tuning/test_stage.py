@@ -134,6 +134,17 @@ def test_rows_without_the_family_s_columns_are_refused(ray_local: None, tmp_path
         tune_block(block(lags=0), folds(), tuning(families=("ar",)), tmp_path)
 
 
+def test_a_failing_trial_is_told_in_its_own_words(ray_local: None, tmp_path: Path) -> None:
+    rows = block()
+    rows.values[5, 0] = np.nan
+    settings = tuning(families=("ar",), stage1_trials=1, stage2_trials=0)
+    with pytest.raises(
+        TuningError, match=r"tune-ar-stage1: 1 of 1 trials failed; the first: ar: \['return_1_lag_0'\]"
+    ):
+        tune_block(rows, folds(), settings, tmp_path)
+    assert read_records(tmp_path / "ar" / "stage1") == []
+
+
 _KILLED = """
 import sys, json
 from pathlib import Path
