@@ -10,6 +10,7 @@ from __future__ import annotations
 import getpass
 import json
 import logging
+import os
 import shutil
 import tempfile
 import uuid
@@ -161,7 +162,7 @@ class Registry:
                     "alias": alias,
                     "version": version,
                     "previous": aliases.get(alias),
-                    "by": getpass.getuser(),
+                    "by": _user(),
                     "at": datetime.now(UTC).isoformat(timespec="seconds"),
                 }
                 tag = f"{_RECORD}{len(notes) + 1:06d}"
@@ -313,6 +314,14 @@ def _model_document(folder: Path) -> dict[str, Any]:
         msg = f"{folder}: not a readable model folder ({e}); required: model.json in it"
         raise ModelError(msg, hint="run the select stage again") from e
     return document
+
+
+def _user() -> str:
+    """Name of the user, or its number where a container knows no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def _is_cached(target: Path, mark: Mapping[str, Any]) -> bool:

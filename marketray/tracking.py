@@ -56,6 +56,7 @@ _TIMEOUT_SECONDS = 4.0
 _PARAM_LIMIT = 6_000  # characters MLflow stores of a parameter
 _BATCH = 100  # parameters MLflow takes in one call
 _HINT = "start the tracking server, or correct tracking.uri / MLFLOW_TRACKING_URI"
+_DISK_HINT = "free disk space or fix the permissions, then run again"
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -97,7 +98,8 @@ def translated(settings: Settings, doing: str) -> Iterator[None]:
     except (MlflowException, sqlalchemy.exc.SQLAlchemyError, requests.RequestException, OSError) as e:
         first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         msg = f"{doing} failed at tracking.uri={mask_uri(settings.tracking_uri)}: {first[:300]}"
-        raise RegistryError(msg, hint=_HINT) from e
+        local = isinstance(e, OSError) and not isinstance(e, requests.RequestException)
+        raise RegistryError(msg, hint=_DISK_HINT if local else _HINT) from e
 
 
 def connect_tracking(settings: Settings) -> MlflowClient:

@@ -165,6 +165,21 @@ def test_a_store_that_mlflow_refuses_is_one_clear_error(home: Path) -> None:
         Registry(settings).list()
 
 
+def test_a_full_disk_is_named_as_such(
+    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import marketray.registry as module
+
+    def full(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "_save_pyfunc", full)
+    with pytest.raises(RegistryError, match="registering .* failed .*No space left on device") as caught:
+        Registry(settings).register(folder, key="k", evidence=EVIDENCE)
+    assert caught.value.hint == "free disk space or fix the permissions, then run again"
+    assert Registry(settings).list() == []
+
+
 def test_passwords_are_masked() -> None:
     assert mask_uri("postgresql://me:s3cret@host:5432/db") == "postgresql://me:***@host:5432/db"
     assert mask_uri("sqlite:////home/me/mlflow.db") == "sqlite:////home/me/mlflow.db"

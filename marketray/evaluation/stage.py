@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -142,9 +143,11 @@ def run_select(settings: Settings) -> Selection:
     document = selection_document(
         key, registered, str(folder), ranking.order, tables, split, evidence, openings
     )
-    _report(settings, document, tables, forecasts, {"oot": oot, "oot2": oot2}, evidence)
+    with _storing(settings.run_path):
+        _report(settings, document, tables, forecasts, {"oot": oot, "oot2": oot2}, evidence)
     _close_tracking(settings, ranking, document)
-    write_json(target, document)
+    with _storing(settings.run_path):
+        write_json(target, document)
     return _summary(settings, document, skipped=False)
 
 
@@ -181,7 +184,8 @@ def rank_candidates(settings: Settings) -> Ranking:
     predictions = forecasts.all(test)
     cv_rmse = {name: c.cv_rmse for name, c in tuned.candidates.items()}
     order = rank(rows.y, predictions, cv_rmse, rows.decision_us, rows.horizon_minutes)
-    write_json(settings.run_path / "ranking.json", {"key": rank_key, "order": order, "cv_rmse": cv_rmse})
+    with _storing(settings.run_path):
+        write_json(settings.run_path / "ranking.json", {"key": rank_key, "order": order, "cv_rmse": cv_rmse})
     logger.info("select: %s leads on %d test rows", order[0], len(test))
     return Ranking(key, order, folders, tuned)
 
@@ -196,6 +200,15 @@ def _selection_key(settings: Settings, split: Split, ranking: Ranking) -> str:
 def _evidence_key(settings: Settings, ranking: Ranking) -> str:
     """Digest of the question put to the vault: the same models under the same gate are one opening."""
     return digest(ranking.key, settings.gate.model_dump(mode="json"))
+
+
+@contextmanager
+def _storing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        msg = f"{folder}: the results cannot be written ({e})"
+        raise MarketrayError(msg, hint="free disk space or fix the permissions, then run again") from e
 
 
 def _finished(path: Path, key: str) -> dict[str, Any] | None:

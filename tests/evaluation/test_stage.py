@@ -157,6 +157,21 @@ def test_a_selection_cut_short_after_registration_keeps_its_verdict(
     assert len(Registry(built).history()) == 1
 
 
+def test_a_full_disk_is_one_clear_error_and_the_next_run_completes(
+    built: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "write_json", full)
+        with pytest.raises(MarketrayError, match="results cannot be written .*No space left") as caught:
+            rank_candidates(built)
+    assert caught.value.hint == "free disk space or fix the permissions, then run again"
+    assert not (built.run_path / "ranking.json").exists()
+    assert len(rank_candidates(built).order) == 3
+
+
 def test_an_unreachable_server_costs_no_vault_opening(built: Settings) -> None:
     away = built.model_copy(
         update={"tracking": built.tracking.model_copy(update={"uri": "http://127.0.0.1:9"})}
