@@ -59,7 +59,7 @@ def show(value: Any) -> None:
     plain = as_plain(value)
     console = Console()
     if isinstance(plain, list) and plain and all(isinstance(row, dict) for row in plain):
-        columns = [k for k, v in plain[0].items() if not isinstance(v, dict | list)]
+        columns = [k for k, v in plain[0].items() if not isinstance(v, dict)]
         table = Table(*columns, box=None)
         for row in plain:
             table.add_row(*[_cell(row[c]) for c in columns])
@@ -78,6 +78,9 @@ def _cell(value: Any) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:.6g}"
+    if isinstance(value, list) and all(isinstance(v, str | int) for v in value):
+        text = ", ".join(map(str, value)) or "–"
+        return text if len(text) <= 160 else f"{text[:157]}…"
     if isinstance(value, dict | list):
         text = json.dumps(value)
         return text if len(text) <= 160 else f"{text[:157]}…"

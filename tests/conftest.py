@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from marketray.cluster import prepare_environment
+from tests.ray_head import Head, ray_head
 
 prepare_environment()
 os.environ.setdefault("RAY_TMPDIR", "/tmp")
@@ -22,6 +23,13 @@ def ray_local() -> Iterator[None]:
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def head() -> Iterator[Head]:
+    """A cluster as `ray start --head` makes it, for `ray job submit`."""
+    with ray_head() as started:
+        yield started
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from marketray.errors import QualityError
 from marketray.job import run_job
 from marketray.pipeline import STAGES
-from tests.jobs.conftest import ROOT, Head
+from tests.ray_head import ROOT, Head
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py"))
 

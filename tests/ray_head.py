@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import httpx
 import psutil
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 RAY = str(Path(sys.executable).parent / "ray")
 
 
@@ -35,8 +36,17 @@ class Head:
         """`ray job submit --working-dir .` of the repository, with MARKETRAY_HOME set for the job."""
         environment = f'{{"env_vars": {{"MARKETRAY_HOME": "{home}"}}}}'
         command = [RAY, "job", "submit", "--address", self.dashboard, "--working-dir", "."]
+        command += ["--runtime-env-json", environment, "--", *entrypoint]
+        for _ in range(30):  # the dashboard answers some seconds before the agent that starts jobs
+            done = self._run(command, timeout_seconds)
+            if "No available agent to submit job" not in done.stdout:
+                break
+            time.sleep(1)
+        return done
+
+    def _run(self, command: list[str], timeout_seconds: float) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*command, "--runtime-env-json", environment, "--", *entrypoint],
+            command,
             cwd=ROOT,
             env=self.environment,
             stdout=subprocess.PIPE,
@@ -57,8 +67,8 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-@pytest.fixture(scope="module")
-def head() -> Iterator[Head]:
+@contextmanager
+def ray_head() -> Iterator[Head]:
     """A head on free ports with two CPUs; its processes are ended by their ids."""
     gcs, dashboard, client, agent = _free_ports(4)
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets need a short path
