@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -85,11 +86,12 @@ def stop() -> None:
 
 
 def wait(poll_seconds: float = 1.0) -> None:
-    """Block until Ctrl-C, which stops the service, or until the application is taken down."""
+    """Block until Ctrl-C or SIGTERM, which stop the service, or until the application is taken down."""
     from ray import serve
 
     from marketray.serving.app import APP_NAME
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end in KeyboardInterrupt
     try:
         while APP_NAME in serve.status().applications:
             time.sleep(poll_seconds)
