@@ -15,7 +15,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
@@ -23,8 +22,10 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+from pydantic_settings import SettingsError as UnreadableVariable
 
 from marketray.errors import SettingsError
+from marketray.settings_file import describe, read_settings_file
 
 __all__ = [
     "FileSource",
@@ -129,6 +130,13 @@ class LabelSettings(_Section):
                 f"horizon_minutes={self.horizon_minutes}"
             )
             raise ValueError(msg)
+        wrong = [h for h in self.extra_horizons_minutes if not self.label_tolerance_minutes < h <= 1440]
+        if wrong or len(set(self.extra_horizons_minutes)) < len(self.extra_horizons_minutes):
+            msg = (
+                f"extra_horizons_minutes={self.extra_horizons_minutes} must be different minutes above "
+                f"label_tolerance_minutes={self.label_tolerance_minutes} and at most 1440"
+            )
+            raise ValueError(msg)
         if list(self.class_edges) != sorted(set(self.class_edges)):
             msg = f"class_edges={self.class_edges} must be strictly increasing"
             raise ValueError(msg)
@@ -174,6 +182,13 @@ class TuningSettings(_Section):
     max_rounds: int = Field(9_000, ge=10)  # cap on n_estimators
     ar_max_lags: int = Field(60, ge=1, le=60)
     pruning: bool = True
+
+    @model_validator(mode="after")
+    def _each_family_once(self) -> TuningSettings:
+        if len(set(self.families)) < len(self.families):
+            msg = f"families={self.families} names a family twice"
+            raise ValueError(msg)
+        return self
 
 
 class GateSettings(_Section):
@@ -235,6 +250,19 @@ class Settings(BaseSettings):
                 raise ValueError(msg) from e
             if moment.tzinfo is None:
                 msg = f"clock={self.clock!r} has no time zone; required: e.g. 2024-05-01T14:30:00Z"
+                raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _reachable_horizon(self) -> Settings:
+        step, labels = self.bar_interval_minutes, self.labels
+        for horizon in (labels.horizon_minutes, *labels.extra_horizons_minutes):
+            if horizon < step or horizon % step > labels.label_tolerance_minutes:
+                msg = (
+                    f"labels: a horizon of {horizon} minutes never ends within label_tolerance_minutes="
+                    f"{labels.label_tolerance_minutes} after a bar of bar_interval_minutes={step}; required: "
+                    f"horizon_minutes and extra_horizons_minutes that are multiples of {step}"
+                )
                 raise ValueError(msg)
         return self
 
@@ -313,58 +341,16 @@ def load_settings(config: str | Path | None = None, overrides: dict[str, Any] | 
         The file is missing or unreadable, a key is unknown, or a value is wrong; the message names
         the key, what was got and what is required.
     """
-    file = _read_yaml(Path(config)) if config is not None else {}
+    file = read_settings_file(Path(config)) if config is not None else {}
     if "source" in (overrides or {}):  # another source, not a change of keys within the file's
         file.pop("source", None)
     try:
         return Settings(**{"_file": file, **(overrides or {})})
     except ValidationError as e:
         where = f"settings {config}" if config is not None else "settings"
-        lines = [f"{'.'.join(map(str, d['loc'])) or 'settings'}: {_describe(d)}" for d in e.errors()]
+        lines = [f"{'.'.join(map(str, d['loc'])) or 'settings'}: {describe(d)}" for d in e.errors()]
         msg = f"{where}: " + "; ".join(lines)
         raise SettingsError(msg, hint="docs/settings.md lists every key with its default") from e
-
-
-def _describe(detail: Any) -> str:
-    if detail["type"] == "extra_forbidden":
-        return "unknown key"
-    got = detail.get("input")
-    shown = "" if isinstance(got, dict) else f" (got {got!r})"
-    return f"{detail['msg']}{shown}"
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text()
-    except OSError as e:
-        msg = f"--config {path}: cannot be read ({e.strerror})"
-        raise SettingsError(msg, hint="pass the path of a YAML file such as configs/quickstart.yaml") from e
-    try:
-        loaded = yaml.safe_load(text)
-    except yaml.YAMLError as e:
-        msg = f"--config {path}: not valid YAML ({' '.join(str(e).split())})"
-        raise SettingsError(msg) from e
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict):
-        msg = f"--config {path}: got a {type(loaded).__name__}; required: a mapping of keys"
-        raise SettingsError(msg)
-    expanded: dict[str, Any] = _expand(loaded, path)
-    return expanded
-
-
-def _expand(value: Any, path: Path) -> Any:
-    if isinstance(value, dict):
-        return {k: _expand(v, path) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_expand(v, path) for v in value]
-    if isinstance(value, str):
-        return re.sub(r"\$\{(\w+)\}", lambda m: _environment(m[1], path), value)
-    return value
-
-
-def _environment(name: str, path: Path) -> str:
-    if name not in os.environ:
-        msg = f"--config {path}: ${{{name}}} is used but the environment variable {name} is not set"
-        raise SettingsError(msg, hint=f"export {name}=…")
-    return os.environ[name]
+    except UnreadableVariable as e:
+        msg = f"environment: {e}; required: JSON, or one variable a key such as MARKETRAY_TUNING__SEED=1"
+        raise SettingsError(msg, hint="fix or unset the MARKETRAY_ variable of this name") from e

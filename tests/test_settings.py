@@ -76,11 +76,36 @@ def test_environment_variables_in_the_file_are_expanded_or_named(home: Path, mon
         ("source: {kind: feed}", "source: .*'simulator', 'files'"),
         ("[1, 2]", "got a list; required: a mapping of keys"),
         ("a: [", "not valid YAML"),
+        ("1: 2", r"got the keys \[1\]; required: names"),
+        ("tuning: {families: [ar, ar]}", "names a family twice"),
+        ("labels: {extra_horizons_minutes: [60, -5]}", "extra_horizons_minutes=.* different minutes above"),
+        ("labels: {extra_horizons_minutes: [60, 60]}", "extra_horizons_minutes=.* different minutes above"),
+        ("bar_interval_minutes: 60", "a horizon of 30 minutes never ends .*bar_interval_minutes=60"),
+        ("{bar_interval_minutes: 20, labels: {horizon_minutes: 50}}", "a horizon of 50 minutes never ends"),
     ],
 )
 def test_a_wrong_setting_names_the_key_and_the_rule(home: Path, text: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message) as caught:
         load_settings(write(home, text))
+    assert caught.value.exit_code == 2
+
+
+def test_a_horizon_of_whole_bars_is_accepted(home: Path) -> None:
+    hourly = load_settings(write(home, "{bar_interval_minutes: 60, labels: {horizon_minutes: 60}}"))
+    assert hourly.labels.extra_horizons_minutes == (60,)
+
+
+def test_a_file_that_is_no_text_is_named(home: Path) -> None:
+    path = home / "settings.yaml"
+    path.write_bytes(b"\xff\xfea")
+    with pytest.raises(SettingsError, match=r"settings.yaml: not a text file in UTF-8"):
+        load_settings(path)
+
+
+def test_an_unreadable_environment_variable_is_named(home: Path, monkeypatch) -> None:
+    monkeypatch.setenv("MARKETRAY_TUNING", "{bad")
+    with pytest.raises(SettingsError, match=r'environment: .*field "tuning".*required: JSON') as caught:
+        load_settings()
     assert caught.value.exit_code == 2
 
 

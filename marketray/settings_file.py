@@ -1,0 +1,74 @@
+"""Reading a YAML settings file, and saying what is wrong with a value."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from marketray.errors import SettingsError
+
+__all__ = ["describe", "read_settings_file"]
+
+
+def read_settings_file(path: Path) -> dict[str, Any]:
+    """The file's keys with ``${NAME}`` in strings replaced by environment variables; empty: no keys.
+
+    Raises
+    ------
+    SettingsError
+        The file cannot be read, is no YAML mapping of names, or uses a variable that is not set.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as e:
+        msg = f"--config {path}: cannot be read ({e.strerror})"
+        raise SettingsError(msg, hint="pass the path of a YAML file such as configs/quickstart.yaml") from e
+    except UnicodeDecodeError as e:
+        msg = f"--config {path}: not a text file in UTF-8 ({e.reason} at byte {e.start})"
+        raise SettingsError(msg, hint="pass the path of a YAML file such as configs/quickstart.yaml") from e
+    try:
+        loaded = yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        msg = f"--config {path}: not valid YAML ({' '.join(str(e).split())})"
+        raise SettingsError(msg) from e
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        msg = f"--config {path}: got a {type(loaded).__name__}; required: a mapping of keys"
+        raise SettingsError(msg)
+    strange = [key for key in loaded if not isinstance(key, str)]
+    if strange:
+        msg = f"--config {path}: got the keys {strange}; required: names of settings"
+        raise SettingsError(msg, hint="docs/settings.md lists every key with its default")
+    expanded: dict[str, Any] = _expand(loaded, path)
+    return expanded
+
+
+def _expand(value: Any, path: Path) -> Any:
+    if isinstance(value, dict):
+        return {k: _expand(v, path) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_expand(v, path) for v in value]
+    if isinstance(value, str):
+        return re.sub(r"\$\{(\w+)\}", lambda m: _environment(m[1], path), value)
+    return value
+
+
+def _environment(name: str, path: Path) -> str:
+    if name not in os.environ:
+        msg = f"--config {path}: ${{{name}}} is used but the environment variable {name} is not set"
+        raise SettingsError(msg, hint=f"export {name}=…")
+    return os.environ[name]
+
+
+def describe(detail: Any) -> str:
+    """One of pydantic's error details in our words, with what was got."""
+    if detail["type"] == "extra_forbidden":
+        return "unknown key"
+    got = detail.get("input")
+    shown = "" if isinstance(got, dict) else f" (got {got!r})"
+    return f"{detail['msg']}{shown}"
