@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from marketray.errors import DataError
 from marketray.hashing import digest, table_hash
@@ -42,6 +43,14 @@ def discard_staging(lake: Lake, instrument: str) -> None:
 class Bronze:
     """Collects sorted bars month by month and publishes them.
 
+    Parameters
+    ----------
+    interval_minutes:
+        Length of a bar; an instrument has bars of one length.
+    superseded:
+        Time spans (opens of the first and the last bar, us UTC) that the same files filled when their
+        stamps or columns were declared otherwise; what bronze has there goes.
+
     Attributes
     ----------
     rows:
@@ -52,8 +61,17 @@ class Bronze:
         Whether any bar had a volume above zero, and whether bid and ask were given.
     """
 
-    def __init__(self, lake: Lake, instrument: str, kind: str) -> None:
+    def __init__(
+        self,
+        lake: Lake,
+        instrument: str,
+        kind: str,
+        *,
+        interval_minutes: int = 1,
+        superseded: Sequence[tuple[int, int]] = (),
+    ) -> None:
         self._lake, self._instrument, self._kind = lake, instrument, kind
+        self._interval_minutes, self._superseded = interval_minutes, list(superseded)
         self._waiting: list[pl.DataFrame] = []
         self._month: str | None = None
         self._staged: dict[str, list[str]] = {BARS: [], ARTICLES: [], ORACLE: []}
@@ -63,6 +81,13 @@ class Bronze:
         self.has_volume = False
         self.has_quotes = False
         self.outliers = 0
+
+    @property
+    def span_us(self) -> tuple[int, int]:
+        """Opens of the first and the last bar, us UTC, of at least one bar."""
+        assert self.first_us is not None
+        assert self.last_us is not None
+        return self.first_us, self.last_us
 
     def add(self, frame: pl.DataFrame) -> None:
         """Take bars that follow all before; their month is that of `time` in UTC."""
@@ -107,22 +132,30 @@ class Bronze:
         self.stage(BARS, self._month, table)
 
     def refuse_mixing(self) -> None:
-        """Raise DataError where simulated bars would replace ingested ones."""
-        if self._kind != "simulator":
-            return
+        """Raise DataError where simulated bars would replace ingested ones, or the bars' lengths differ."""
         for partition, manifest in self._stored(BARS):
-            if manifest.detail.get("kind") != "simulator":
+            if manifest.detail.get("kind") == "simulator":
+                continue
+            where = f"{self._lake.uri} (month {partition['month']})"
+            if self._kind == "simulator":
                 msg = (
-                    f"instrument={self._instrument} holds bars from files in {self._lake.uri} (month "
-                    f"{partition['month']}); simulated bars must not replace them"
+                    f"instrument={self._instrument} holds bars from files in {where}; simulated bars must "
+                    "not replace them"
                 )
                 raise DataError(msg, hint="choose another instrument, lake or home for the simulator")
+            stored = manifest.detail.get("bar_interval_minutes", self._interval_minutes)
+            if stored != self._interval_minutes:
+                msg = (
+                    f"bar_interval_minutes={self._interval_minutes}: instrument={self._instrument} holds "
+                    f"bars of {stored} minutes in {where}; required: one length"
+                )
+                raise DataError(msg, hint="choose another instrument name for bars of another length")
 
     def publish(self, volume: str, refused: Counter[str]) -> Published:
         """Put the months that were set aside into bronze; months that are right already stay untouched.
 
-        Rows that bronze has outside the new time span are kept where the source is files; simulated rows
-        are always replaced as a whole.
+        Rows that bronze has outside the new and the superseded time spans are kept where the source is
+        files; simulated rows are always replaced as a whole.
 
         Parameters
         ----------
@@ -136,6 +169,7 @@ class Bronze:
         done = Published()
         keep_volume = volume == "present" or (volume == "auto" and self.has_volume)
         self._drop_stale()
+        self._trim_others()
         for month in self._staged[BARS]:
             self._publish_bars(month, refused[month], done, keep_volume=keep_volume)
         for dataset in (ARTICLES, ORACLE):
@@ -154,7 +188,8 @@ class Bronze:
         if not self.has_quotes:
             table = table.select(bar_schema(quotes=False).names)
         key = digest(
-            BARS, table_hash(table), self._kind, refused, self._edges(table["time"].cast(pa.int64()))
+            *(BARS, table_hash(table), self._kind, refused, self._edges(table["time"].cast(pa.int64()))),
+            self._interval_minutes,
         )
         kept = self._kept(month)
         detail: dict[str, Any] = {}
@@ -178,9 +213,8 @@ class Bronze:
     ) -> None:
         partition = {"instrument": self._instrument, "month": month}
         content, rows = table_hash(table), table.num_rows
-        manifest = Manifest(
-            key, content, rows + refused, rows, refused, detail={"kind": self._kind, **(detail or {})}
-        )
+        common = {"kind": self._kind, "bar_interval_minutes": self._interval_minutes}
+        manifest = Manifest(key, content, rows + refused, rows, refused, detail={**common, **(detail or {})})
         if self._lake.is_current(dataset, partition, key):
             done.skipped += 1
         else:
@@ -190,14 +224,33 @@ class Bronze:
         done.rows += rows if dataset == BARS else 0
 
     def _kept(self, month: str) -> pa.Table | None:
-        """Rows of `month` in bronze from earlier files that lie outside this source's time span."""
+        """Rows of `month` in bronze from other files: those outside this source's and superseded spans."""
         partition = {"instrument": self._instrument, "month": month}
         found = self._lake.manifest(BARS, partition)
         if self._kind == "simulator" or found is None or found.detail.get("kind") != self._kind:
             return None
         old = self._lake.read(BARS, partition).replace_schema_metadata(None)
-        us = old["time"].cast(pa.int64())
-        return old.filter(pc.or_(pc.less(us, self.first_us), pc.greater(us, self.last_us)))
+        us = old["time"].cast(pa.int64()).to_numpy()
+        replaced = np.zeros(len(us), bool)
+        for first, last in [self.span_us, *self._superseded]:
+            replaced |= (us >= first) & (us <= last)
+        return old.filter(pa.array(~replaced))
+
+    def _trim_others(self) -> None:
+        """Take what this source replaces out of months that it has no bars in."""
+        for partition, manifest in self._stored(BARS):
+            month = partition["month"]
+            kept = None if month in self._staged[BARS] else self._kept(month)
+            if kept is None or kept.num_rows == manifest.rows_out:
+                continue
+            if not kept.num_rows:
+                self._lake.delete(BARS, partition)
+                continue
+            content = table_hash(kept)
+            detail = {**manifest.detail, "rows_kept": kept.num_rows}
+            key = digest(BARS, content, "trimmed")
+            trimmed = Manifest(key, content, kept.num_rows, kept.num_rows, detail=detail)
+            self._lake.write(BARS, partition, kept, trimmed)
 
     def _edges(self, us: pa.ChunkedArray) -> list[int | None]:
         """Where the source begins and ends within a month; None where it reaches over the month's edge."""

@@ -70,6 +70,7 @@ def check_source(counts: SourceCounts, quality: QualitySettings, clock: datetime
     checks = [_quarantined(counts, quality), *_missing(counts, quality), _rows(counts, quality)]
     if counts.data_end is not None and clock is not None:
         checks += [_freshness(counts.data_end, clock, quality), _coverage(counts.coverage, quality)]
+        checks += [_spacing(counts, quality)]
     return checks
 
 
@@ -159,5 +160,19 @@ def _coverage(coverage: dict[str, Any], quality: QualitySettings) -> Check:
         f"at least {quality.min_coverage:.1%} (quality.min_coverage)",
         f"lowest months: {lowest or 'none'}; {coverage['sessions_without_bars']} sessions without bars; "
         f"{coverage['outside_sessions']} bars outside sessions",
-        "Check market.calendar, market.breaks, bar_interval_minutes, source.timezone and source.stamp.",
+        "Check market.calendar (--calendar), market.breaks, bar_interval_minutes, source.timezone and "
+        "source.stamp.",
+    )
+
+
+def _spacing(counts: SourceCounts, quality: QualitySettings) -> Check:
+    overlapping = counts.coverage["overlapping"]
+    share = overlapping / counts.rows_out
+    return Check(
+        "spacing",
+        share <= quality.max_quarantined_share,
+        f"{overlapping} of {counts.rows_out} bars ({share:.2%}) that open before the last has ended",
+        f"at most {quality.max_quarantined_share:.2%} (quality.max_quarantined_share)",
+        "the whole source",
+        "Set bar_interval_minutes to the length of these bars.",
     )

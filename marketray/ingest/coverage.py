@@ -70,17 +70,27 @@ class Coverage:
     ----------
     inside, outside:
         Bars inside and outside sessions. Those outside are kept: they get no label.
+    overlapping:
+        Bars that open before the one before them has ended.
     """
 
     sessions: SessionIndex
     interval_minutes: int
     inside: int = 0
     outside: int = 0
+    overlapping: int = 0
+    _last_us: int | None = None
     _by_month: Counter[str] = field(default_factory=Counter)
     _with_bars: set[int] = field(default_factory=set)
 
     def add(self, times_us: Int64Array) -> None:
         """Count accepted bars, given by their opens (us UTC, sorted)."""
+        if not len(times_us):
+            return
+        before = times_us[:1] if self._last_us is None else np.array([self._last_us])
+        gaps = np.diff(times_us, prepend=before)[self._last_us is None :]
+        self.overlapping += int((gaps < self.interval_minutes * _MINUTE_US).sum())
+        self._last_us = int(times_us[-1])
         opens = self.sessions.locate(times_us)
         inside = opens >= 0
         self.inside += int(inside.sum())
@@ -94,7 +104,7 @@ class Coverage:
         Returns
         -------
         dict
-            expected, observed, share (null where nothing is expected), outside_sessions,
+            expected, observed, share (null where nothing is expected), outside_sessions, overlapping,
             sessions_without_bars (how many, and the first dates), lowest_months (month and share).
         """
         opened, closed = self.sessions.between(start_us, end_us)
@@ -113,6 +123,7 @@ class Coverage:
             "observed": self.inside,
             "share": round(self.inside / expected, 6) if expected else None,
             "outside_sessions": self.outside,
+            "overlapping": self.overlapping,
             "sessions_without_bars": len(empty),
             "first_sessions_without_bars": [_moment(s).isoformat() for s in empty[:_SHOWN]],
             "lowest_months": sorted(shares, key=lambda item: (item[1], item[0]))[:_SHOWN],

@@ -22,10 +22,12 @@ from marketray.ingest.quality import OrderCheck, row_reasons
 from marketray.ingest.quarantine import Quarantine
 from marketray.ingest.record import (
     IngestResult,
+    file_spans,
     manifest_json,
     manifest_name,
     report_name,
     source_key,
+    superseded,
     unchanged,
 )
 from marketray.ingest.sources.files import RawChunk, read_bars
@@ -84,7 +86,14 @@ class _Intake:
             spike_reversal=quality.spike_reversal,
         )
         self._coverage = Coverage(self._sessions, settings.bar_interval_minutes)
-        self._bronze = Bronze(lake, settings.instrument, settings.source.kind)
+        self._files = [str(p["name"]) for p in prints]
+        self._bronze = Bronze(
+            lake,
+            settings.instrument,
+            settings.source.kind,
+            interval_minutes=settings.bar_interval_minutes,
+            superseded=superseded(settings, lake, self._files),
+        )
         self._quarantine = Quarantine(lake, settings.instrument)
         self._clock = fixed_clock(settings)
         self._rows_in, self._dropped = 0, 0
@@ -108,7 +117,8 @@ class _Intake:
         done = self._bronze.publish(volume, self._quarantine.months)
         written, skipped, refused = self._quarantine.publish(self._sources, self._settings.source.kind)
         result = self._result(counts, done, volume, written, skipped)
-        detail = {"report": report, "quarantine_months": refused}
+        files = file_spans(self._settings, self._lake, self._files, *self._bronze.span_us)
+        detail = {"report": report, "quarantine_months": refused, "files": files}
         self._lake.write_json(name, report)
         self._lake.write_json(manifest_name(self._settings.instrument), manifest_json(result, done, detail))
         _log.info(

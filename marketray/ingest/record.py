@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,17 @@ from marketray.settings import FileSource
 if TYPE_CHECKING:
     from marketray.settings import Settings
 
-__all__ = ["IngestResult", "manifest_json", "manifest_name", "report_name", "source_key", "unchanged"]
+__all__ = [
+    "FileSpans",
+    "IngestResult",
+    "file_spans",
+    "manifest_json",
+    "manifest_name",
+    "report_name",
+    "source_key",
+    "superseded",
+    "unchanged",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -91,6 +102,39 @@ def source_key(settings: Settings) -> tuple[str, list[dict[str, str | int]]]:
         code_hash("marketray.ingest", "marketray.sessions", "marketray.lake"),
     )
     return key, prints
+
+
+FileSpans = dict[str, dict[str, Any]]
+"""File name -> `declared`, a digest of how it was read, and `first_us`, `last_us`: the span of its source."""
+
+
+def file_spans(
+    settings: Settings, lake: Lake, names: Sequence[str], first_us: int, last_us: int
+) -> FileSpans:
+    """Spans of all files that this instrument's bars came from, those of `names` as they are now."""
+    declared = _declaration(settings)
+    now = {name: {"declared": declared, "first_us": first_us, "last_us": last_us} for name in names}
+    return {**_known_files(settings, lake), **now} if isinstance(settings.source, FileSource) else {}
+
+
+def superseded(settings: Settings, lake: Lake, names: Sequence[str]) -> list[tuple[int, int]]:
+    """Spans, us UTC, that these files filled when they were read with other stamps, columns or rows.
+
+    Their bars lay at other times or had other values, so they must not stay beside the new ones.
+    """
+    declared, known = _declaration(settings), _known_files(settings, lake)
+    before = [known[name] for name in names if name in known]
+    return sorted({(f["first_us"], f["last_us"]) for f in before if f["declared"] != declared})
+
+
+def _declaration(settings: Settings) -> str:
+    return digest(settings.source.model_dump(mode="json", exclude={"paths", "volume"}))
+
+
+def _known_files(settings: Settings, lake: Lake) -> FileSpans:
+    stored = lake.read_json(manifest_name(settings.instrument)) or {}
+    known: FileSpans = stored.get("detail", {}).get("files", {})
+    return known
 
 
 def unchanged(settings: Settings, lake: Lake, key: str) -> IngestResult | None:

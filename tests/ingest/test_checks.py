@@ -17,6 +17,7 @@ COVERAGE = {
     "observed": 190,
     "share": 0.95,
     "outside_sessions": 3,
+    "overlapping": 4,
     "sessions_without_bars": 1,
     "first_sessions_without_bars": [],
     "lowest_months": [["2024-01", 0.4], ["2024-02", 0.9]],
@@ -40,7 +41,7 @@ def failed(counts: SourceCounts, clock: datetime | None = CLOCK) -> list[str]:
 
 def test_everything_at_its_limit_passes() -> None:
     checks = check_source(GOOD, QUALITY, CLOCK)
-    names = ["quarantined", "missing close", "missing volume", "rows", "freshness", "coverage"]
+    names = ["quarantined", "missing close", "missing volume", "rows", "freshness", "coverage", "spacing"]
     assert [(c.name, c.passed) for c in checks] == [(name, True) for name in names]
     raise_for_failed(checks, "TEST", "report.json")
     assert as_json(checks)[0]["got"] == "5 of 100 rows (5.00%)"
@@ -68,6 +69,12 @@ def test_everything_at_its_limit_passes() -> None:
             CLOCK,
             "coverage",
             r"188 of 200 bars that the calendar expects \(94.0%\).*: 2024-01 40.0%, 2024-02 90.0%",
+        ),
+        (
+            {"coverage": COVERAGE | {"overlapping": 5}},
+            CLOCK,
+            "spacing",
+            r"5 of 95 bars \(5.26%\) that open before the last has ended; .*bar_interval_minutes",
         ),
         (
             {"coverage": COVERAGE | {"share": None, "lowest_months": []}},

@@ -135,6 +135,45 @@ def test_rows_outside_the_new_span_are_kept(home: Path) -> None:
     assert ingest(home, home / "middle.csv").written == 0
 
 
+def test_a_month_that_left_the_middle_of_the_file_leaves_the_lake(home: Path) -> None:
+    bars = minutes(64 * DAY)  # 30 January to 2 April
+    path = put(bars, home / "bars.csv")
+    ingest(home, path)
+    without = bars.filter(pl.col("time").dt.month() != 3)
+    result = ingest(home, put(without, path))
+    assert bronze(home).select(COLUMNS).equals(without)
+    assert result.months == ["2024-01", "2024-02", "2024-04"]
+    shorter = without[: 10 * DAY]  # what lies behind the file's end stays, as if it came from another
+    ingest(home, put(shorter, path))
+    assert bronze(home).select(COLUMNS).equals(without)
+
+
+@pytest.mark.parametrize("wrong", [{"timezone": "Asia/Tokyo"}, {"timezone": "UTC", "stamp": "close"}])
+def test_a_mended_declaration_leaves_nothing_of_the_wrong_one(home: Path, wrong: dict[str, str]) -> None:
+    earlier = minutes(5 * DAY, START - timedelta(days=40))
+    put(earlier, home / "earlier.csv")
+    ingest(home, home / "earlier.csv")
+    bars = minutes(33 * DAY, START + timedelta(days=2))  # 1 February to 4 March, midnight to midnight
+    naive = bars.with_columns(pl.col("time").dt.replace_time_zone(None))
+    naive.write_csv(home / "bars.csv", datetime_format="%Y-%m-%d %H:%M")
+    ingest(home, home / "bars.csv", source=wrong)  # reaches back into January
+    assert bronze(home).filter(pl.col("time") < bars["time"][0]).height > len(earlier)
+    ingest(home, home / "bars.csv", source={"timezone": "UTC"})
+    assert bronze(home).select(COLUMNS).equals(pl.concat([earlier, bars]))
+    assert bronze(home)["month"].unique(maintain_order=True).to_list() == ["2023-12", "2024-02", "2024-03"]
+
+
+def test_bars_of_two_lengths_do_not_share_an_instrument(home: Path) -> None:
+    bars = minutes(2 * DAY)
+    ingest(home, put(bars, home / "bars.csv"))
+    hourly = put(bars.gather_every(60), home / "hourly.csv")
+    changes = {"bar_interval_minutes": 60, "labels": {"horizon_minutes": 60}}
+    with pytest.raises(DataError, match="bar_interval_minutes=60: .* holds bars of 1 minutes"):
+        ingest(home, hourly, **changes)
+    with pytest.raises(QualityError, match=r"spacing: got 2879 of 2880 bars .*Set bar_interval_minutes"):
+        ingest(home / "other", home / "bars.csv", quality={"max_quarantined_share": 0.5}, **changes)
+
+
 def test_an_unchanged_source_is_not_read_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = put(minutes(3 * DAY).with_columns(low=pl.col("low") * 2), home / "bars.csv")
     bad = put(minutes(3 * DAY), home / "good.csv")

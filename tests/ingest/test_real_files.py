@@ -58,6 +58,7 @@ def test_hourly_stocks_by_symbol(home: Path, spx_path: Path) -> None:
         "source": {"select": {"symbol": "AAPL"}},
         "instrument": "AAPL",
         "bar_interval_minutes": 60,
+        "labels": {"horizon_minutes": 60},
         "market": {"calendar": "XNYS", "breaks": []},
         "quality": {"min_rows": 1_000, "min_coverage": 0.9},
     }
