@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +39,25 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MARKETRAY_HOME", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def empty_tracking(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with its tables and nothing in them; making one takes a second."""
+    from marketray.settings import load_settings
+    from marketray.tracking import connect_tracking
+
+    path = tmp_path_factory.mktemp("tracking") / "mlflow.db"
+    settings = load_settings(overrides={"tracking": {"uri": f"sqlite:///{path}"}})
+    connect_tracking(settings).search_experiments()
+    return path
+
+
+@pytest.fixture
+def tracked_home(home: Path, empty_tracking: Path) -> Path:
+    """A fresh MARKETRAY_HOME whose MLflow database is there already."""
+    shutil.copyfile(empty_tracking, home / "mlflow.db")
+    return home
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from marketray.dataset.load import load_blocks
+from marketray.dataset.load import load_blocks, load_split
 from marketray.evaluation.candidates import Tuned, out_of_fold, predict
 from marketray.evaluation.selection import Rows, compare, rows_of
 
@@ -68,6 +68,7 @@ class Forecasts:
         block = load_blocks(self.settings, ("validation",))
         candidates = self.tuned.candidates
         forecasts = {name: out_of_fold(candidates[name], block) - self._centre for name in self.folders}
-        rows = self.rows(block, load_blocks(self.settings, ("train",)).y)
+        train = load_split(self.settings).blocks["train"].rows
+        rows = self.rows(block, self._train_y[:train])
         validation = compare(rows, forecasts, alpha=alpha)
         return {"validation": validation, "test": self.table(load_blocks(self.settings, ("test",)), alpha)}

@@ -112,7 +112,7 @@ def selection_document(
     Parameters
     ----------
     registered:
-        ``name`` and ``version`` of the registered model.
+        ``name`` and ``version`` of the registered model, and the ``alias`` it holds, if any.
     openings:
         Which opening of the OOT and OOT2 rows this was.
     """
@@ -131,7 +131,7 @@ def selection_document(
         "r2_oos": {name: figures["r2_oos"] for name, figures in own.items()},
         "hit_rate": {name: figures["hit_rate"]["rate"] for name, figures in own.items()},
         "verdict": evidence.verdict,
-        "alias": evidence.alias,
+        "alias": registered["alias"],
         "evidence": evidence.to_json(),
         "ranking": list(ranking),
         "splits": split_dates(split),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +28,11 @@ from marketray.evaluation.outcome import (
     report_document,
     selection_document,
 )
+from marketray.evaluation.registration import register_winner
 from marketray.evaluation.selection import Rows, rank
 from marketray.hashing import code_hash, digest
 from marketray.models import load_model
-from marketray.registry import KEY_TAG, ModelVersion, Registry
+from marketray.registry import Registry
 from marketray.tracking import close_parent_run, open_parent_run
 from marketray.tuning.records import write_json
 from marketray.tuning.stage import tuning_key
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
     FloatArray = npt.NDArray[np.float64]
 
-__all__ = ["Ranking", "Selection", "rank_candidates", "run_select"]
+__all__ = ["Ranking", "Selection", "rank_candidates", "refit_cpus", "run_select"]
 
 logger = logging.getLogger(__name__)
 
@@ -135,10 +136,11 @@ def run_select(settings: Settings) -> Selection:
     tables = forecasts.open_splits(evidence.alpha)
     tables["oot"] = forecasts.table(oot, evidence.alpha)
     folder = _complete_folder(settings, split, ranking, tables["test"][winner]["rmse_pct"], evidence)
-    made = _register(settings, registry, folder, key, split, ranking, evidence)
+    made = register_winner(settings, registry, folder, key, split, ranking.tuned, winner, evidence)
     oot2, k2 = open_vault(settings, "oot2", "report", _evidence_key(settings, ranking))
     tables["oot2"] = forecasts.table(oot2, evidence.alpha)
-    registered = {"name": made.name, "version": made.version}
+    alias = evidence.alias if evidence.alias in made.aliases else None
+    registered = {"name": made.name, "version": made.version, "alias": alias}
     openings = {"oot": k, "oot2": k2}
     document = selection_document(
         key, registered, str(folder), ranking.order, tables, split, evidence, openings
@@ -220,6 +222,11 @@ def _finished(path: Path, key: str) -> dict[str, Any] | None:
     return document if document.get("key") == key else None
 
 
+def refit_cpus(node_cpus: Sequence[float], families: int) -> int:
+    """CPUs of one refit: an equal share of the cluster's, but no more than a single node has."""
+    return max(1, min(int(sum(node_cpus)) // families, int(max(node_cpus, default=1))))
+
+
 def _refit_all(settings: Settings, tuned: Tuned, folders: Mapping[str, Path]) -> None:
     """Fit the candidates at once, one named Ray task a family, and store their native folders."""
     import ray
@@ -227,8 +234,8 @@ def _refit_all(settings: Settings, tuned: Tuned, folders: Mapping[str, Path]) ->
     wanted = [c for c in tuned.candidates.values() if not (folders[c.family] / "model.json").exists()]
     if not wanted:
         return
-    there = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cpus = max(1, int(there.get("CPU", 1)) // len(wanted))
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    cpus = refit_cpus([n["Resources"].get("CPU", 0.0) for n in nodes if n["Alive"]], len(wanted))
     block = ray.put(load_blocks(settings, ("train", "validation")))
     task: Any = ray.remote(cast(Any, refit))
     pending = {
@@ -281,32 +288,6 @@ def _complete_folder(
     folder = settings.run_path / "models" / "selected"
     put_folder(folder, files)
     return folder
-
-
-def _register(
-    settings: Settings,
-    registry: Registry,
-    folder: Path,
-    key: str,
-    split: Split,
-    ranking: Ranking,
-    evidence: Evidence,
-) -> ModelVersion:
-    tags = {
-        "marketray.run": settings.name,
-        "marketray.instrument": settings.instrument,
-        "marketray.data_hash": dataset_content(settings, ("train", "validation", "test")),
-        "marketray.catalog_hash": str(split.detail["catalog_hash"]),
-        "marketray.tuning_key": ranking.tuned.tuning_key,
-        "marketray.trial_id": ranking.tuned.candidates[ranking.order[0]].trial_id,
-        "marketray.code_hash": code_hash("marketray"),
-    }
-    parent = open_parent_run(settings, ranking.tuned.tuning_key, {})
-    made = registry.register(folder, key=key, evidence=evidence.to_json(), tags=tags, parent_run_id=parent)
-    if evidence.alias is not None:
-        numbers = {k: getattr(evidence, k) for k in ("verdict", "r2_oos", "p_value", "k", "alpha")}
-        registry.set_alias(evidence.alias, made.version, {**numbers, **tags, KEY_TAG: key})
-    return registry.resolve(made.version)
 
 
 def _report(

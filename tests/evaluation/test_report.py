@@ -50,7 +50,7 @@ def page(home: Path) -> tuple[dict[str, Any], dict[str, Series]]:
     split: Any = SimpleNamespace(
         blocks=dict.fromkeys(("train", *SPLITS), block), detail={"dropped": {"warm_up": 7}}
     )
-    registered = {"name": "m", "version": 4}
+    registered = {"name": "m", "version": 4, "alias": "champion"}
     openings = {"oot": 1, "oot2": 1}
     selection = selection_document("key", registered, "/m", ["<ar>"], tables, split, evidence, openings)
     settings: Settings = load_settings()

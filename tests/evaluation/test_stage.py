@@ -16,7 +16,7 @@ from marketray.dataset.load import VAULT, load_blocks, load_split
 from marketray.dataset.vault import openings
 from marketray.errors import MarketrayError, RegistryError, TuningError, VaultError
 from marketray.evaluation import stage
-from marketray.evaluation.stage import rank_candidates, run_select
+from marketray.evaluation.stage import rank_candidates, refit_cpus, run_select
 from marketray.lake import Lake
 from marketray.models import load_model
 from marketray.registry import Registry
@@ -52,10 +52,10 @@ def write_tuning(settings: Settings) -> None:
 
 
 @pytest.fixture
-def built(ray_local: None, home: Path) -> Settings:
+def built(ray_local: None, tracked_home: Path) -> Settings:
     from marketray.dataset.stage import run_dataset
 
-    settings = small_settings(home)
+    settings = small_settings(tracked_home)
     write_inputs(settings, xnys_bars())
     run_dataset(settings)
     write_tuning(settings)
@@ -122,6 +122,13 @@ def test_selection_writes_the_evidence_registers_once_and_repeats_nothing(built:
     assert registry.resolve("champion").version == 1
     assert documents(built)[0]["evidence"]["champion_version"] == 1
 
+    # somebody promotes it; then the first selection is asked for again: its verdict is out of date
+    registry.set_alias("champion", 2)
+    third = run_select(built)
+    assert (third.verdict, third.model_version) == ("bootstrap", 1)
+    assert registry.resolve("champion").version == 2
+    assert (documents(built)[0]["alias"], len(registry.list())) == (None, 2)
+
 
 def test_ranking_is_the_same_with_the_vault_gone_and_nothing_is_judged_without_it(built: Settings) -> None:
     ranking = rank_candidates(built)
@@ -138,6 +145,14 @@ def test_ranking_is_the_same_with_the_vault_gone_and_nothing_is_judged_without_i
         run_select(built)
     assert Registry(built).list() == []
     assert not (built.run_path / "selection.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "families", "cpus"),
+    [([2.0], 3, 1), ([16.0], 3, 5), ([2.0, 8.0, 8.0, 8.0, 8.0], 3, 8), ([0.0, 8.0], 2, 4), ([], 2, 1)],
+)
+def test_a_refit_asks_for_no_more_than_one_node_has(nodes: list[float], families: int, cpus: int) -> None:
+    assert refit_cpus(nodes, families) == cpus
 
 
 def test_a_selection_cut_short_after_registration_keeps_its_verdict(

@@ -1,0 +1,91 @@
+"""Registering the winner, and moving an alias to it where its verdict still holds."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from marketray.dataset.load import dataset_content
+from marketray.hashing import code_hash
+from marketray.registry import KEY_TAG
+from marketray.tracking import open_parent_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from marketray.dataset.splits import Split
+    from marketray.evaluation.candidates import Tuned
+    from marketray.evaluation.gate import Evidence
+    from marketray.registry import ModelVersion, Registry
+    from marketray.settings import Settings
+
+__all__ = ["register_winner", "superseded"]
+
+logger = logging.getLogger(__name__)
+
+
+def register_winner(
+    settings: Settings,
+    registry: Registry,
+    folder: Path,
+    key: str,
+    split: Split,
+    tuned: Tuned,
+    winner: str,
+    evidence: Evidence,
+) -> ModelVersion:
+    """Register the model in `folder` under `key` and give it the alias of its verdict; both once.
+
+    Parameters
+    ----------
+    folder:
+        The winner's native files with its card and evidence.
+    key:
+        Digest of the selection; the same key again finds the same version.
+    split, tuned:
+        The dataset and the tuning it comes from, for its lineage.
+    winner:
+        Its family.
+
+    Raises
+    ------
+    RegistryError
+        The tracking server cannot be reached.
+    """
+    tags = {
+        "marketray.run": settings.name,
+        "marketray.instrument": settings.instrument,
+        "marketray.data_hash": dataset_content(settings, ("train", "validation", "test")),
+        "marketray.catalog_hash": str(split.detail["catalog_hash"]),
+        "marketray.tuning_key": tuned.tuning_key,
+        "marketray.trial_id": tuned.candidates[winner].trial_id,
+        "marketray.code_hash": code_hash("marketray"),
+    }
+    parent = open_parent_run(settings, tuned.tuning_key, {})
+    made = registry.register(folder, key=key, evidence=evidence.to_json(), tags=tags, parent_run_id=parent)
+    if evidence.alias is not None:
+        reason = superseded(registry, made.version, evidence)
+        if reason is None:
+            numbers = {k: getattr(evidence, k) for k in ("verdict", "r2_oos", "p_value", "k", "alpha")}
+            registry.set_alias(evidence.alias, made.version, {**numbers, **tags, KEY_TAG: key})
+        else:
+            logger.warning("select: version %d gets no alias: %s", made.version, reason)
+    return registry.resolve(made.version)
+
+
+def superseded(registry: Registry, version: int, evidence: Evidence) -> str | None:
+    """Why the alias that `evidence` gave must not move to `version` any more; None where it may.
+
+    A verdict is about the champion of its time. A selection that is done again (its files were lost, or the
+    settings went back to what they were) finds its version with its old verdict, and another version may
+    have been promoted, or rolled back to, since.
+    """
+    champion = registry.champion()
+    now = None if champion is None else champion.version
+    if evidence.alias == "champion" and now not in (evidence.champion_version, version):
+        before = evidence.champion_version
+        return f"it was judged against champion {before or 'none'}, the champion is now version {now}"
+    moves = [note["version"] for note in registry.history() if note["alias"] == evidence.alias]
+    if version in moves and moves[-1] != version:
+        return f"it had the alias {evidence.alias} already, which went on to version {moves[-1]}"
+    return None
