@@ -82,7 +82,7 @@ def mask_uri(uri: str) -> str:
 
 @contextmanager
 def translated(settings: Settings, doing: str) -> Iterator[None]:
-    """Turn MLflow's, the database's and the network's errors into `RegistryError`.
+    """Turn MLflow's, the database's, its missing driver's and the network's errors into `RegistryError`.
 
     Parameters
     ----------
@@ -95,7 +95,13 @@ def translated(settings: Settings, doing: str) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, sqlalchemy.exc.SQLAlchemyError, requests.RequestException, OSError) as e:
+    except (
+        MlflowException,
+        sqlalchemy.exc.SQLAlchemyError,
+        requests.RequestException,
+        OSError,
+        ModuleNotFoundError,
+    ) as e:
         first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         msg = f"{doing} failed at tracking.uri={mask_uri(settings.tracking_uri)}: {first[:300]}"
         local = isinstance(e, OSError) and not isinstance(e, requests.RequestException)
@@ -300,18 +306,12 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _check_reachable(uri: str) -> None:
     """Refuse within seconds what MLflow itself would retry for minutes."""
-    parts = urlsplit(uri)
     try:
+        parts = urlsplit(uri)
         if parts.scheme in ("http", "https"):
             _ask_server(uri)
         elif parts.scheme == "sqlite":
-            path = Path(uri.removeprefix("sqlite:///"))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(path, timeout=_TIMEOUT_SECONDS)
-            try:
-                connection.execute("PRAGMA schema_version")
-            finally:
-                connection.close()
+            _open_database(uri)
         elif parts.hostname:
             dialect = parts.scheme.split("+")[0]
             port = parts.port or _DATABASE_PORTS.get(dialect, 0)
@@ -319,6 +319,19 @@ def _check_reachable(uri: str) -> None:
     except (OSError, sqlite3.Error, ValueError) as e:
         msg = f"tracking.uri={mask_uri(uri)} cannot be reached: {e}"
         raise RegistryError(msg, hint=_HINT) from e
+
+
+def _open_database(uri: str) -> None:
+    path = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+    if not path.is_absolute():  # a job's working directory is a temporary copy, gone with its runs
+        msg = "it names no absolute path; required: sqlite:// + / + an absolute path"
+        raise ValueError(msg)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, timeout=_TIMEOUT_SECONDS)
+    try:
+        connection.execute("PRAGMA schema_version")
+    finally:
+        connection.close()
 
 
 def _ask_server(uri: str) -> None:

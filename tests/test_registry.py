@@ -31,7 +31,7 @@ COLUMNS = ("a", "b", "c")
 
 
 @pytest.fixture
-def settings(home: Path) -> Settings:
+def settings(tracked_home: Path) -> Settings:
     return load_settings()
 
 
@@ -148,7 +148,14 @@ def test_a_copy_of_another_server_s_version_is_replaced(settings: Settings, fold
 
 @pytest.mark.parametrize(
     "uri",
-    ["http://127.0.0.1:9/", "postgresql://user:secret@127.0.0.1:9/db", "sqlite:////proc/nowhere/mlflow.db"],
+    [
+        "http://127.0.0.1:9/",
+        "http://[",
+        "postgresql://user:secret@127.0.0.1:9/db",
+        "sqlite:////proc/nowhere/mlflow.db",
+        "sqlite:///relative.db",
+        "sqlite://",
+    ],
 )
 def test_an_unreachable_server_fails_within_seconds(home: Path, uri: str) -> None:
     start = time.monotonic()
@@ -157,6 +164,12 @@ def test_an_unreachable_server_fails_within_seconds(home: Path, uri: str) -> Non
     assert time.monotonic() - start < 10
     assert "secret" not in str(caught.value)
     assert caught.value.hint is not None
+
+
+def test_a_database_without_its_driver_is_one_clear_error(home: Path) -> None:
+    settings = load_settings(overrides={"tracking": {"uri": "mysql:///db"}})
+    with pytest.raises(RegistryError, match=r"failed at tracking\.uri=mysql.*No module named"):
+        Registry(settings).list()
 
 
 def test_a_store_that_mlflow_refuses_is_one_clear_error(home: Path) -> None:
