@@ -157,7 +157,13 @@ class Lake:
             raise LakeError(msg, hint="delete this file and run the stage again") from e
 
     def partitions(self, dataset: str, **keys: str) -> list[Partition]:
-        """Partitions of a dataset in sorted order; `keys` keeps those with these hive values."""
+        """Partitions of a dataset in sorted order; `keys` keeps those with these hive values.
+
+        Raises
+        ------
+        LakeError
+            A partition file lies in a folder that is not named ``key=value``.
+        """
         root = self.path(dataset)
         selector = fs.FileSelector(root, allow_not_found=True, recursive=True)
         found = []
@@ -165,6 +171,9 @@ class Lake:
             if info.base_name != _FILE:
                 continue
             folders = info.path[len(root) + 1 : -len(_FILE) - 1].split("/")
+            if not all("=" in folder for folder in folders):
+                msg = f"{info.path}: lies in a folder that is no partition; required: key=value folders"
+                raise LakeError(msg, hint="move this file out of the lake")
             partition = dict(folder.split("=", 1) for folder in folders)
             if all(partition.get(k) == v for k, v in keys.items()):
                 found.append(partition)
@@ -194,12 +203,22 @@ class Lake:
         self._replace(f"{self._root.rstrip('/')}/{name}", put)
 
     def read_json(self, name: str) -> Any:
-        """The JSON document at `name`, or None where there is none."""
+        """The JSON document at `name`, or None where there is none.
+
+        Raises
+        ------
+        LakeError
+            The document cannot be read or is not JSON.
+        """
         path = f"{self._root.rstrip('/')}/{name}"
         if self._fs.get_file_info(path).type != fs.FileType.File:
             return None
-        with self._fs.open_input_stream(path) as source:
-            return json.loads(source.read())
+        try:
+            with self._fs.open_input_stream(path) as source:
+                return json.loads(source.read())
+        except (OSError, ValueError) as e:
+            msg = f"{path}: not a readable JSON document ({e})"
+            raise LakeError(msg, hint="delete this file and run the stage that writes it again") from e
 
     def _replace(self, path: str, put: Any) -> None:
         """Write aside with `put(temporary path)`, then rename over `path`."""

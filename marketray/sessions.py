@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from functools import lru_cache
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import exchange_calendars
@@ -22,7 +23,10 @@ from exchange_calendars.errors import InvalidCalendarName
 
 from marketray.errors import SettingsError
 
-__all__ = ["Break", "Sessions", "parse_break", "trading_sessions"]
+if TYPE_CHECKING:
+    from marketray.settings import MarketSettings
+
+__all__ = ["Break", "Sessions", "check_market", "parse_break", "trading_sessions"]
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -103,6 +107,17 @@ def parse_break(text: str) -> Break:
         msg = f"market.breaks: got {text!r}; required: the start before the end, on one day"
         raise SettingsError(msg, hint="write a halt over midnight as two breaks")
     return Break(start, end, zone)
+
+
+def check_market(market: MarketSettings) -> None:
+    """Raise SettingsError where the calendar, the decision hours or a break cannot be what is meant."""
+    names = exchange_calendars.get_calendar_names()
+    for setting, name in (("calendar", market.calendar), ("decision_hours", market.decision_hours)):
+        if name not in names and (setting, name) != ("decision_hours", "all"):
+            msg = f"market.{setting}: {name!r} is not a calendar of exchange_calendars"
+            raise SettingsError(msg, hint="for example CMES, XNYS, XLON or 24/7")
+    for text in market.breaks:
+        parse_break(text)
 
 
 @lru_cache(maxsize=16)

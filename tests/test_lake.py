@@ -73,6 +73,19 @@ def test_counts_that_do_not_add_up_are_refused() -> None:
         Manifest("k", "c", 10, 7, 1, 1)
 
 
+def test_a_broken_document_and_a_foreign_folder_are_named(tmp_path: Path) -> None:
+    lake, t = Lake(str(tmp_path)), table()
+    (tmp_path / "a.json").write_text("{torn")
+    with pytest.raises(LakeError, match=r"a.json: not a readable JSON document"):
+        lake.read_json("a.json")
+    lake.write("d", PART, t, manifest(t))
+    foreign = tmp_path / "d" / "copy"
+    foreign.mkdir()
+    pq.write_table(t, foreign / "part.parquet")
+    with pytest.raises(LakeError, match=r"d/copy/part.parquet: lies in a folder that is no partition"):
+        lake.partitions("d")
+
+
 def test_a_manifest_must_count_the_tables_rows(tmp_path: Path) -> None:
     with pytest.raises(LakeError, match="manifest says 2 rows, got 3"):
         Lake(str(tmp_path)).write("d", PART, table(), Manifest("k", "c", 2, 2))

@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 from marketray.errors import SettingsError
-from marketray.sessions import parse_break, trading_sessions
+from marketray.sessions import check_market, parse_break, trading_sessions
+from marketray.settings import MarketSettings
 
 HALT = ("17:00-18:00 America/New_York",)
 
@@ -83,3 +84,18 @@ def test_an_unknown_calendar_and_unreachable_dates_are_refused() -> None:
         trading_sessions("XXXX", date(2024, 1, 1), date(2024, 1, 2))
     with pytest.raises(SettingsError, match="XKRX cannot be built for 1900"):
         trading_sessions("XKRX", date(1900, 1, 8), date(1900, 1, 9))
+
+
+@pytest.mark.parametrize(
+    ("market", "message"),
+    [
+        ({"calendar": "XXXX"}, "market.calendar: 'XXXX' is not a calendar"),
+        ({"calendar": "all"}, "market.calendar: 'all' is not a calendar"),
+        ({"decision_hours": "NYSE time"}, "market.decision_hours: 'NYSE time' is not a calendar"),
+        ({"breaks": ["noon"]}, "market.breaks: got 'noon'"),
+    ],
+)
+def test_a_wrong_market_is_refused_before_any_work(market: dict[str, object], message: str) -> None:
+    check_market(MarketSettings(decision_hours="XNYS"))
+    with pytest.raises(SettingsError, match=message):
+        check_market(MarketSettings.model_validate(market))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from marketray.dataset.load import DATASET, VAULT
 from marketray.dataset.splits import VAULT_SPLITS, Split
 from marketray.errors import LakeError
+from marketray.features.items import stage_key
 from marketray.hashing import digest
 from marketray.lake import Lake, Manifest, Partition
 from marketray.settings import Settings
@@ -109,7 +110,7 @@ def plan_months(settings: Settings, lake: Lake, catalog: Catalog) -> list[Month]
     ------
     LakeError
         There are no bars, bars and features do not have the same months, or the features stage last
-        finished with other bars or another catalog.
+        finished with other bars, another catalog or other hours.
     """
     keys = {"instrument": settings.instrument}
     found_bars = {p["month"]: lake.manifest(BARS, p) for p in lake.partitions(BARS, **keys)}
@@ -136,10 +137,13 @@ def plan_months(settings: Settings, lake: Lake, catalog: Catalog) -> list[Month]
 
 
 def _require_fresh(settings: Settings, lake: Lake, catalog: Catalog, contents: list[str | None]) -> None:
-    """Compare the features stage's own key, where it left one, with the bars and the catalog of now."""
+    """Compare the features stage's own key, where it left one, with the bars, catalog and hours of now."""
     manifest = lake.read_json(f"manifests/features/{settings.instrument}.json")
-    if manifest is not None and manifest["key"] != digest(catalog.hash, contents):
-        msg = f"{FEATURES} of {settings.instrument} was made from other bars or with another catalog"
+    if manifest is not None and manifest["key"] != stage_key(catalog.hash, settings.market, contents):
+        msg = (
+            f"{FEATURES} of {settings.instrument} was made from other bars, with another catalog, or for "
+            "another market.calendar or market.breaks"
+        )
         raise LakeError(msg, hint="run the features stage again")
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from marketray.errors import DataError
 from marketray.hashing import digest
+from marketray.settings import MarketSettings
 
-__all__ = ["BarMonth", "TimeRange", "WorkItem", "month_ranges", "plan_items"]
+__all__ = ["BarMonth", "TimeRange", "WorkItem", "hours", "month_ranges", "plan_items", "stage_key"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,16 @@ class WorkItem:
     def partition(self) -> dict[str, str]:
         """Partition that the result is stored as."""
         return {"instrument": self.instrument, self.span.level: self.span.label}
+
+
+def hours(market: MarketSettings) -> dict[str, Any]:
+    """What of the market settings the features depend on: the calendar and its breaks."""
+    return market.model_dump(mode="json", include={"calendar", "breaks"})
+
+
+def stage_key(catalog_hash: str, market: MarketSettings, contents: Sequence[str | None]) -> str:
+    """Digest of what all stored features of an instrument were made of; `contents` are its bars by month."""
+    return digest(catalog_hash, hours(market), list(contents))
 
 
 def month_ranges(months: Sequence[BarMonth]) -> list[TimeRange]:

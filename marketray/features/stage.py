@@ -19,7 +19,15 @@ import pyarrow as pa
 
 from marketray import errors
 from marketray.errors import ClusterError, DataError, LakeError, MarketrayError
-from marketray.features.items import BarMonth, TimeRange, WorkItem, month_ranges, plan_items
+from marketray.features.items import (
+    BarMonth,
+    TimeRange,
+    WorkItem,
+    hours,
+    month_ranges,
+    plan_items,
+    stage_key,
+)
 from marketray.hashing import code_hash, digest, table_hash
 from marketray.lake import Lake, Manifest
 from marketray.settings import FeatureSettings, MarketSettings
@@ -116,7 +124,7 @@ def run_features(settings: Settings, *, workers: int | None = None) -> FeatureRe
     lake.write_json(
         f"manifests/features/{settings.instrument}.json",
         {
-            "key": digest(result.catalog_hash, [m.content for m in months]),
+            "key": stage_key(result.catalog_hash, settings.market, [m.content for m in months]),
             "rows_in": sum(m.rows for m in months),
             "rows_out": result.rows,
             "rows_quarantined": 0,
@@ -150,8 +158,7 @@ def run_ranges(
         interval_minutes=settings.bar_interval_minutes,
         catalog_hash=catalog.hash,
     )
-    hours = settings.market.model_dump(mode="json", include={"calendar", "breaks"})
-    recipe = digest(catalog.hash, hours, code_hash("marketray.features"))
+    recipe = digest(catalog.hash, hours(settings.market), code_hash("marketray.features"))
     items = plan_items(settings.instrument, months, ranges, catalog.lookback, recipe)
     missing = [i for i in items if not lake.is_current(dataset, i.partition, i.key)]
     if missing:

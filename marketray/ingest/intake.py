@@ -32,6 +32,7 @@ from marketray.ingest.record import (
 )
 from marketray.ingest.sources.files import RawChunk, read_bars
 from marketray.lake import Lake
+from marketray.sessions import check_market
 from marketray.settings import FileSource
 
 if TYPE_CHECKING:
@@ -56,9 +57,12 @@ def ingest_source(settings: Settings) -> IngestResult:
     ------
     DataError
         A file cannot be used as declared, or simulated bars would replace ingested ones.
+    SettingsError
+        The market's calendar, decision hours or breaks are unknown.
     QualityError
         A dataset check failed; the lake's bars and quarantine are as they were, the report says why.
     """
+    check_market(settings.market)
     lake = Lake(settings.lake_uri)
     key, prints = source_key(settings)
     discard_staging(lake, settings.instrument)

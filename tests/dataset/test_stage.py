@@ -10,9 +10,10 @@ from marketray.dataset.load import DATASET, VAULT, load_blocks, load_split
 from marketray.dataset.stage import DatasetResult, run_dataset
 from marketray.errors import DataError, LakeError
 from marketray.features.catalog import build_catalog
-from marketray.hashing import digest, table_hash
+from marketray.features.items import stage_key
+from marketray.hashing import table_hash
 from marketray.lake import Lake, Manifest
-from marketray.settings import Settings
+from marketray.settings import MarketSettings, Settings
 from tests.dataset.synthetic import small_settings, write_inputs, xnys_bars
 
 pytestmark = pytest.mark.usefixtures("ray_local")
@@ -142,18 +143,22 @@ def test_missing_and_stale_inputs_are_refused(tmp_path: Path) -> None:
         run_dataset(settings)
 
 
-def test_features_of_other_bars_or_another_catalog_are_refused(
+def test_features_of_other_bars_another_catalog_or_other_hours_are_refused(
     built: tuple[Settings, DatasetResult],
 ) -> None:
     settings, _ = built
-    lake = Lake(settings.lake_uri)
+    lake, market = Lake(settings.lake_uri), settings.market
     catalog = build_catalog(settings.features, ["time", "open", "high", "low", "close"])
     contents = [m.content for p in lake.partitions("bronze/bars") if (m := lake.manifest("bronze/bars", p))]
-    lake.write_json("manifests/features/TEST.json", {"key": digest(catalog.hash, contents)})
+    lake.write_json("manifests/features/TEST.json", {"key": stage_key(catalog.hash, market, contents)})
     assert run_dataset(settings).written == 0
-    for key in (digest("another catalog", contents), digest(catalog.hash, contents[1:])):
+    for key in (
+        stage_key("another catalog", market, contents),
+        stage_key(catalog.hash, market, contents[1:]),
+        stage_key(catalog.hash, MarketSettings(calendar="XLON", breaks=()), contents),
+    ):
         lake.write_json("manifests/features/TEST.json", {"key": key})
-        with pytest.raises(LakeError, match="was made from other bars or with another catalog"):
+        with pytest.raises(LakeError, match="was made from other bars, with another catalog, or for another"):
             run_dataset(settings)
 
 
