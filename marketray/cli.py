@@ -40,13 +40,20 @@ Bars = Annotated[
 ]
 Zone = Annotated[str | None, typer.Option("--timezone", help="Zone of stamps without one, e.g. UTC.")]
 Stamp = Annotated[str | None, typer.Option("--stamp", help="Whether a stamp is the bar's open or close.")]
-Instrument = Annotated[str | None, typer.Option("--instrument", help="Instrument name in the lake.")]
+Instrument = Annotated[
+    str | None,
+    typer.Option("--instrument", help="Instrument name in the lake; with --bars by default the file's name."),
+]
 Calendar = Annotated[
     str | None, typer.Option("--calendar", help="Exchange calendar of the bars, e.g. CMES or XNYS.")
 ]
 Column = Annotated[
     list[str] | None,
     typer.Option("--column", help="OUR=THEIRS column name, e.g. time=timestamp; repeatable."),
+]
+Select = Annotated[
+    list[str] | None,
+    typer.Option("--select", help="COLUMN=VALUE: only rows of this value, e.g. symbol=AAPL; repeatable."),
 ]
 
 
@@ -63,6 +70,7 @@ def _bars_overrides(  # one option each, as typed
     instrument: str | None,
     calendar: str | None,
     column: list[str] | None,
+    select: list[str] | None,
 ) -> dict[str, Any]:
     """Settings that the bar options stand for; paths become absolute in the caller's folder."""
     overrides: dict[str, Any] = {}
@@ -73,12 +81,14 @@ def _bars_overrides(  # one option each, as typed
         if stamp:
             source["stamp"] = stamp
         if column:
-            source["columns"] = dict(_pair(text) for text in column)
+            source["columns"] = dict(_pair("--column", text, "time=timestamp") for text in column)
+        if select:
+            source["select"] = dict(_pair("--select", text, "symbol=AAPL") for text in select)
         overrides["source"] = source
         name = instrument or bars[0].name.split(".")[0]
         overrides |= {"instrument": name, "name": name}
-    elif timezone or stamp or column:
-        msg = "--timezone, --stamp and --column describe files; required: --bars FILE as well"
+    elif timezone or stamp or column or select:
+        msg = "--timezone, --stamp, --column and --select describe files; required: --bars FILE as well"
         raise SettingsError(msg)
     if instrument:
         overrides["instrument"] = instrument
@@ -87,12 +97,12 @@ def _bars_overrides(  # one option each, as typed
     return overrides
 
 
-def _pair(text: str) -> tuple[str, str]:
-    ours, equals, theirs = text.partition("=")
-    if not equals or not ours or not theirs:
-        msg = f"--column: got {text!r}; required: OUR=THEIRS"
-        raise SettingsError(msg, hint="for example --column time=timestamp")
-    return ours, theirs
+def _pair(option: str, text: str, example: str) -> tuple[str, str]:
+    left, equals, right = text.partition("=")
+    if not equals or not left or not right:
+        msg = f"{option}: got {text!r}; required: NAME=VALUE"
+        raise SettingsError(msg, hint=f"for example {option} {example}")
+    return left, right
 
 
 def _connect(settings: Settings) -> None:
@@ -127,6 +137,7 @@ def run(
     instrument: Instrument = None,
     calendar: Calendar = None,
     column: Column = None,
+    select: Select = None,
     require_promotion: Annotated[
         bool, typer.Option("--require-promotion", help="Exit 3 unless the model is promoted.")
     ] = False,
@@ -136,7 +147,7 @@ def run(
     from marketray.console import pipeline_summary, show_pipeline
     from marketray.pipeline import run_pipeline
 
-    settings = _load(config, _bars_overrides(bars, timezone, stamp, instrument, calendar, column))
+    settings = _load(config, _bars_overrides(bars, timezone, stamp, instrument, calendar, column, select))
     _connect(settings)
     done = run_pipeline(settings)
     if as_json:
@@ -164,6 +175,7 @@ def ingest(
     instrument: Instrument = None,
     calendar: Calendar = None,
     column: Column = None,
+    select: Select = None,
     as_json: Json = False,
 ) -> None:
     """Read bars (and news) into the lake; bad rows go to quarantine."""
@@ -171,7 +183,7 @@ def ingest(
         "ingest",
         config,
         as_json,
-        _bars_overrides(bars, timezone, stamp, instrument, calendar, column),
+        _bars_overrides(bars, timezone, stamp, instrument, calendar, column, select),
     )
 
 
@@ -243,8 +255,8 @@ def _read_bars(path: Path | None) -> list[dict[str, Any]] | None:
     if path is None:
         return None
     try:
-        loaded = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as e:
+        loaded = json.loads(path.read_bytes())
+    except (OSError, ValueError) as e:
         msg = f"--bars {path}: not a readable JSON file ({e})"
         raise SettingsError(msg) from e
     if not isinstance(loaded, list):

@@ -124,11 +124,15 @@ def evaluation_table(report: Mapping[str, Any]) -> Table:
 
 
 def _number(value: float | None, scale: float, digits: int) -> str:
-    return "–" if value is None else f"{value * scale:.{digits}f}"
+    """At most six characters up to a million; a large number needs no decimals."""
+    if value is None:
+        return "–"
+    size = abs(value * scale)
+    return f"{value * scale:.{digits if size < 10 else 1 if size < 100 else 0}f}"
 
 
 def show_pipeline(settings: Settings, done: PipelineResult) -> None:
-    """Print the evaluation table, the verdict in words, the seconds by stage and the next commands."""
+    """Print the evaluation table, the verdict in words, the seconds by stage and where the report is."""
     console = Console()
     report = json.loads((settings.run_path / "report.json").read_text())
     console.print(evaluation_table(report))

@@ -38,7 +38,9 @@ def test_help_answers_in_half_a_second() -> None:
     [
         (["run", "--config", "/absent.yaml"], "--config /absent.yaml: cannot be read"),
         (["run", "--timezone", "UTC"], "required: --bars FILE as well"),
-        (["run", "--bars", "a.csv", "--column", "time"], "--column: got 'time'; required: OUR=THEIRS"),
+        (["run", "--bars", "a.csv", "--column", "time"], "--column: got 'time'; required: NAME=VALUE"),
+        (["run", "--bars", "a.csv", "--select", "AAPL"], "--select: got 'AAPL'; .*--select symbol=AAPL"),
+        (["run", "--select", "symbol=AAPL"], "required: --bars FILE as well"),
         (["run", "--bars", "a.csv", "--stamp", "middle"], "'open' or 'close'.*got 'middle'"),
         (["run", "--instrument", "a/b"], "got 'a/b'; required: letters"),
         (["predict", "--bars", "/absent.json"], "--bars /absent.json: not a readable JSON file"),
@@ -54,13 +56,19 @@ def test_bad_usage_exits_2_with_one_clear_message(
     assert "Traceback" not in printed.err
     import re
 
-    assert re.search(message, printed.err)
+    assert re.search(message, printed.err, re.DOTALL)
 
 
 def test_bars_in_json_must_be_a_list(home: Path, monkeypatch, capsys) -> None:
     (home / "bars.json").write_text("{}")
     assert cli(monkeypatch, "predict", "--bars", str(home / "bars.json")) == 2
     assert "got a dict; required: a list of bars" in capsys.readouterr().err
+
+
+def test_bars_that_are_no_text_are_named(home: Path, monkeypatch, capsys) -> None:
+    (home / "bars.json").write_bytes(b"\xff\x80")
+    assert cli(monkeypatch, "predict", "--bars", str(home / "bars.json")) == 2
+    assert "bars.json: not a readable JSON file" in capsys.readouterr().err
 
 
 def test_debug_shows_the_traceback_in_any_position(home: Path, monkeypatch) -> None:
