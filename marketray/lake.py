@@ -9,6 +9,7 @@ clock time: the same inputs give the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
 from collections.abc import Iterator, Sequence
@@ -115,7 +116,7 @@ class Lake:
     def manifest(self, dataset: str, partition: Partition) -> Manifest | None:
         """The partition's manifest, or None where there is no (readable) partition."""
         path = f"{self.path(dataset, partition)}/{_FILE}"
-        if self._fs.get_file_info(path).type != fs.FileType.File:
+        if self._kind(path) != fs.FileType.File:
             return None
         try:
             metadata = pq.read_schema(path, filesystem=self._fs).metadata or {}
@@ -156,6 +157,26 @@ class Lake:
             msg = f"{path}: cannot be read ({e})"
             raise LakeError(msg, hint="delete this file and run the stage again") from e
 
+    def null_counts(self, dataset: str, partition: Partition) -> dict[str, int]:
+        """Missing values of each column, in column order, from the file's footer alone.
+
+        Raises
+        ------
+        LakeError
+            There is no such partition, or it cannot be read.
+        """
+        path = f"{self.path(dataset, partition)}/{_FILE}"
+        try:
+            footer = pq.read_metadata(path, filesystem=self._fs)
+        except (pa.ArrowInvalid, OSError) as e:
+            msg = f"{path}: cannot be read ({e})"
+            raise LakeError(msg, hint="run the stage that writes this dataset again") from e
+        counts = dict.fromkeys(footer.schema.to_arrow_schema().names, 0)
+        for group in range(footer.num_row_groups):
+            for i, name in enumerate(counts):  # flat schemas: one Parquet column each
+                counts[name] += footer.row_group(group).column(i).statistics.null_count
+        return counts
+
     def partitions(self, dataset: str, **keys: str) -> list[Partition]:
         """Partitions of a dataset in sorted order; `keys` keeps those with these hive values.
 
@@ -167,7 +188,7 @@ class Lake:
         root = self.path(dataset)
         selector = fs.FileSelector(root, allow_not_found=True, recursive=True)
         found = []
-        for info in self._fs.get_file_info(selector):
+        for info in self._look(selector):
             if info.base_name != _FILE:
                 continue
             folders = info.path[len(root) + 1 : -len(_FILE) - 1].split("/")
@@ -189,7 +210,7 @@ class Lake:
     def delete(self, dataset: str, partition: Partition | None = None) -> None:
         """Remove a partition, or a whole dataset; nothing happens where there is none."""
         path = self.path(dataset, partition)
-        if self._fs.get_file_info(path).type == fs.FileType.Directory:
+        if self._kind(path) == fs.FileType.Directory:
             self._fs.delete_dir(path)
 
     def write_json(self, name: str, value: Any) -> None:
@@ -211,7 +232,7 @@ class Lake:
             The document cannot be read or is not JSON.
         """
         path = f"{self._root.rstrip('/')}/{name}"
-        if self._fs.get_file_info(path).type != fs.FileType.File:
+        if self._kind(path) != fs.FileType.File:
             return None
         try:
             with self._fs.open_input_stream(path) as source:
@@ -219,6 +240,17 @@ class Lake:
         except (OSError, ValueError) as e:
             msg = f"{path}: not a readable JSON document ({e})"
             raise LakeError(msg, hint="delete this file and run the stage that writes it again") from e
+
+    def _look(self, where: str | fs.FileSelector) -> Any:
+        """What the file system knows of a path, or of all files below a folder."""
+        try:
+            return self._fs.get_file_info(where)
+        except OSError as e:
+            msg = f"lake={self.uri!r} cannot be reached: {e}"
+            raise LakeError(msg, hint="check the address, the network and the credentials") from e
+
+    def _kind(self, path: str) -> fs.FileType:
+        return self._look(path).type
 
     def _replace(self, path: str, put: Any) -> None:
         """Write aside with `put(temporary path)`, then rename over `path`."""
@@ -230,7 +262,8 @@ class Lake:
             put(aside)
             self._fs.move(aside, path)
         except OSError as e:
-            self._remove_leftovers(folder, name)
+            with contextlib.suppress(OSError):  # the first failure is the one to report
+                self._remove_leftovers(folder, name)
             msg = f"{path}: cannot be written ({e})"
             raise LakeError(msg, hint="free space or fix the permissions, then run again") from e
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 
@@ -84,6 +85,43 @@ def test_a_broken_document_and_a_foreign_folder_are_named(tmp_path: Path) -> Non
     pq.write_table(t, foreign / "part.parquet")
     with pytest.raises(LakeError, match=r"d/copy/part.parquet: lies in a folder that is no partition"):
         lake.partitions("d")
+
+
+def test_missing_values_are_counted_from_the_footer(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    n = 1_500_000  # more than one row group
+    t = pa.table(
+        {
+            "time": pa.array(range(n), pa.timestamp("us", "UTC")),
+            "x": pa.array([None] * 3 + [float("nan")] * (n - 3), pa.float64()),
+            "none": pa.nulls(n, pa.float64()),
+            "flag": pa.array([True] * n),
+        }
+    )
+    lake.write("d", PART, t, manifest(t))
+    assert lake.null_counts("d", PART) == {"time": 0, "x": 3, "none": n, "flag": 0}
+    with pytest.raises(LakeError, match="month=2024-02/part.parquet: cannot be read"):
+        lake.null_counts("d", {**PART, "month": "2024-02"})
+
+
+def test_a_store_that_does_not_answer_is_named(tmp_path: Path, monkeypatch) -> None:
+    class Silent(pa.fs.LocalFileSystem):
+        def get_file_info(self, where: object) -> None:
+            raise OSError("network is down")
+
+    lake = Lake(str(tmp_path))
+    monkeypatch.setattr(lake, "_fs", Silent())
+    asked = [
+        lambda: lake.read_json("a.json"),
+        lambda: lake.manifest("d", PART),
+        lambda: lake.partitions("d"),
+        lambda: lake.delete("d", PART),
+    ]
+    for ask in asked:
+        with pytest.raises(LakeError, match="cannot be reached: network is down"):
+            ask()
+    with pytest.raises(LakeError, match="cannot be written .*network is down"):
+        lake.write_json("a.json", {})
 
 
 def test_a_manifest_must_count_the_tables_rows(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def stored_catalog(settings: Settings, lake: Lake) -> Catalog:
     if not found:
         msg = f"{FEATURES} has no partition for instrument={settings.instrument} in {settings.lake_uri}"
         raise LakeError(msg, hint="run the features stage (marketray features) first")
-    stored = set(lake.read(FEATURES, found[-1]).column_names)
+    stored = set(lake.null_counts(FEATURES, found[-1]))
     interval = settings.bar_interval_minutes
     everything = build_catalog(settings.features, (*_REQUIRED, *_OPTIONAL), interval)
     present = {name for f in everything.features if f.name in stored for name in f.inputs}

@@ -180,8 +180,10 @@ def available_columns(lake: Lake, instrument: str) -> tuple[str, ...]:
     """Bar columns that hold a value in any stored month; a volume that is null throughout is absent."""
     found: dict[str, None] = {}
     for partition in lake.partitions(BARS, instrument=instrument):
-        table = lake.read(BARS, partition)
-        found.update(dict.fromkeys(n for n in table.column_names if table[n].null_count < table.num_rows))
+        manifest = lake.manifest(BARS, partition)
+        rows = manifest.rows_out if manifest is not None else 0
+        nulls = lake.null_counts(BARS, partition)
+        found.update(dict.fromkeys(name for name, count in nulls.items() if count < rows))
         if found.keys() >= set(_OPTIONAL):
             break
     return tuple(sorted(found))
