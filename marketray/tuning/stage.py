@@ -153,11 +153,11 @@ def tune_block(
     tasks = {_submit(job, reference): job for job in jobs}
     records: dict[str, list[TrialRecord]] = {}
     wanted = {j.family: (j.stage1_trials, j.stage2_trials) for j in jobs}
+    pending = list(tasks)
     try:
         with ProgressView(folder, wanted) as view:
             if on_start is not None:
                 on_start()
-            pending = list(tasks)
             while pending:
                 done, pending = ray.wait(pending, num_returns=1, timeout=_POLL_SECONDS)
                 view.update()
@@ -167,8 +167,10 @@ def tune_block(
                     if on_family is not None:
                         on_family(found)
     finally:
-        for task_reference in tasks:  # harmless for finished ones; a failed run leaves no family behind
-            ray.cancel(task_reference, force=True)
+        # A failed run leaves no family behind. A finished task must not be cancelled: Ray 2.60 aborts
+        # this process when its last reply and the cancellation cross ("task that was not pending").
+        for unfinished in pending:
+            ray.cancel(unfinished, force=True)
     return summary(jobs, records, folder, key, task, time.perf_counter() - started)
 
 
