@@ -150,12 +150,24 @@ def run(
     settings = _load(config, _bars_overrides(bars, timezone, stamp, instrument, calendar, column, select))
     _connect(settings)
     done = run_pipeline(settings)
+    saved = _keep_settings(settings) if bars else None
     if as_json:
         typer.echo(json.dumps(pipeline_summary(settings, done), sort_keys=True))
     else:
         show_pipeline(settings, done)
+        if saved is not None:
+            typer.echo(f"next: marketray serve --config {saved}")
     if require_promotion:
         _require_promotion(done.results["select"])
+
+
+def _keep_settings(settings: Settings) -> Path:
+    """Store the settings that options made, so that later commands can name them."""
+    from marketray.settings_file import save_settings
+
+    path = settings.run_path / "settings.yaml"
+    save_settings(settings, path)
+    return path
 
 
 def _require_promotion(selection: Any) -> None:

@@ -1,17 +1,20 @@
-"""Reading a YAML settings file, and saying what is wrong with a value."""
+"""Reading and writing a YAML settings file, and saying what is wrong with a value."""
 
 from __future__ import annotations
 
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from marketray.errors import SettingsError
 
-__all__ = ["describe", "read_settings_file"]
+if TYPE_CHECKING:
+    from marketray.settings import Settings
+
+__all__ = ["describe", "read_settings_file", "save_settings"]
 
 
 def read_settings_file(path: Path) -> dict[str, Any]:
@@ -46,6 +49,26 @@ def read_settings_file(path: Path) -> dict[str, Any]:
         raise SettingsError(msg, hint="docs/settings.md lists every key with its default")
     expanded: dict[str, Any] = _expand(loaded, path)
     return expanded
+
+
+def save_settings(settings: Settings, path: Path) -> None:
+    """Write what was set (not the defaults) as a file that `read_settings_file` reads.
+
+    The address of the tracking server is left out, since it can hold a password.
+
+    Raises
+    ------
+    SettingsError
+        The file cannot be written.
+    """
+    values = settings.model_dump(mode="json", exclude_unset=True, exclude={"tracking": {"uri"}})
+    values["home"] = str(settings.home_path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(values, sort_keys=True), encoding="utf-8")
+    except OSError as e:
+        msg = f"{path}: the settings cannot be written ({e.strerror})"
+        raise SettingsError(msg, hint="free space or fix the permissions, then run again") from e
 
 
 def _expand(value: Any, path: Path) -> Any:

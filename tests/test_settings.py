@@ -8,6 +8,7 @@ import pytest
 
 from marketray.errors import SettingsError
 from marketray.settings import FileSource, SimulatorSource, load_settings
+from marketray.settings_file import save_settings
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 
@@ -107,6 +108,26 @@ def test_an_unreadable_environment_variable_is_named(home: Path, monkeypatch) ->
     with pytest.raises(SettingsError, match=r'environment: .*field "tuning".*required: JSON') as caught:
         load_settings()
     assert caught.value.exit_code == 2
+
+
+def test_saved_settings_load_as_they_were(home: Path) -> None:
+    settings = load_settings(
+        None,
+        {
+            "source": {"kind": "files", "paths": ["/a.csv"], "timezone": "UTC"},
+            "market": {"calendar": "XNYS", "breaks": []},
+            "tracking": {"uri": "http://me:secret@tracking", "model_name": "m"},
+        },
+    )
+    path = settings.run_path / "settings.yaml"
+    save_settings(settings, path)
+    assert "secret" not in path.read_text()
+    again = load_settings(path)
+    assert again.model_copy(update={"tracking": settings.tracking}) == settings
+    assert again.tracking.model_name == "m"
+    (home / "file").write_text("")
+    with pytest.raises(SettingsError, match=r"settings.yaml: the settings cannot be written"):
+        save_settings(settings, home / "file" / "settings.yaml")
 
 
 def test_a_missing_file_is_named(home: Path) -> None:
