@@ -37,6 +37,7 @@ APP_NAME = "marketray"
 
 _PROBE_SECONDS = 2.0
 _PREDICT_SECONDS = 10.0
+_HEALTH_SECONDS = 1.0  # a dead replica is noticed and replaced after this; Serve's default is 10
 _ACTOR = {"num_cpus": 0.1}  # small, so that a laptop's two CPUs hold the application beside other work
 
 
@@ -129,6 +130,7 @@ def _bind(configs: list[SlotConfig], settings: Settings) -> Application:
         "num_replicas": settings.serving.num_replicas,
         "ray_actor_options": _ACTOR,
         "max_ongoing_requests": 100,
+        "health_check_period_s": _HEALTH_SECONDS,
     }
     slots = {c.slot: serve.deployment(name=f"slot-{c.slot}", **options)(Slot).bind(c) for c in configs}
     ingress = serve.deployment(name="ingress", **options)(Ingress)

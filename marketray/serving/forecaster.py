@@ -7,7 +7,7 @@ import math
 from calendar import monthrange
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -103,8 +103,8 @@ class Forecaster:
         Raises
         ------
         DataError
-            Too few bars, bars off the minute grid or too far apart, a missing input column, or a last bar
-            outside the trading sessions.
+            Too few bars, bars of another interval, bars off the minute grid or too far apart, a missing
+            input column, or a last bar outside the trading sessions.
         """
         self._check(bars)
         bars = bars.tail(self.lookback)
@@ -148,11 +148,14 @@ class Forecaster:
             if known == 0:
                 msg = f"bars.{name}: got no value; required by this model's features"
                 raise DataError(msg, hint=f"send {name} with every bar")
-        gap, minute = bars["time"].diff().min(), bars["time"].dt.epoch("us") % 60_000_000
-        if int(minute.max()) != 0 or (gap is not None and gap < self.interval):  # type: ignore[arg-type, operator]
-            step = self.card.bar_interval_minutes
+        step, minute = self.card.bar_interval_minutes, bars["time"].dt.epoch("us") % 60_000_000
+        gap = cast("timedelta", bars["time"].diff().min()) if len(bars) > 1 else self.interval
+        if int(minute.max()) != 0 or gap < self.interval:  # type: ignore[arg-type]
             msg = f"bars.time: got times off the grid; required: whole minutes, at least {step} apart"
             raise DataError(msg)
+        if gap > self.interval:
+            msg = f"bars.time: no two bars are less than {gap} apart; required: bars of {step} min"
+            raise DataError(msg, hint="send bars of the interval the model was trained on")
         span: timedelta = bars["time"][-1] - bars["time"][0]
         most = 10 * self.lookback * self.interval + timedelta(days=14)
         if span > most:

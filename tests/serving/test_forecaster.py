@@ -70,6 +70,9 @@ def test_bars_that_cannot_be_used(market: Market) -> None:
         served.row(bars.with_columns(volume=pl.lit(None, pl.Float64)))
     with pytest.raises(DataError, match="off the grid; required: whole minutes"):
         served.row(bars.with_columns(pl.col("time") + timedelta(seconds=7)))
+    fives = bars.with_columns(pl.col("time").first() + 5 * (pl.col("time") - pl.col("time").first()))
+    with pytest.raises(DataError, match=r"less than 0:05:00 apart; required: bars of 1 min"):
+        served.row(fives)
     with pytest.raises(DataError, match="required: inside the trading sessions of CMES"):
         served.row(bars.with_columns(pl.col("time") + timedelta(days=6 - bars["time"][-1].isoweekday())))
     sparse = bars.with_columns(
