@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from marketray.errors import MarketrayError, TuningError
+from marketray.errors import MarketrayError, SettingsError, TuningError
 from marketray.hashing import code_hash, digest
 from marketray.models import get_family
 from marketray.tuning.progress import ProgressView
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from marketray.dataset.load import Block
+    from marketray.dataset.splits import Split
     from marketray.models.base import Task
     from marketray.settings import Settings, TuningSettings
     from marketray.tuning.actor import FamilyJob
@@ -74,6 +75,8 @@ def run_tune(settings: Settings) -> TuneResult:
         The tracking server cannot be reached.
     LakeError
         There is no dataset.
+    SettingsError
+        The folds leave out validation rows, whose out-of-fold predictions selection needs.
     """
     from marketray import tracking
     from marketray.dataset.load import load_blocks, load_split
@@ -86,6 +89,7 @@ def run_tune(settings: Settings) -> TuneResult:
         write_json(settings.run_path / "tuning.json", asdict(found) | {"skipped": False})
         return found
     split = load_split(settings)
+    _require_scored_validation(split, settings)
     block = load_blocks(settings)
     parent: list[str] = []
 
@@ -119,6 +123,18 @@ def run_tune(settings: Settings) -> TuneResult:
     write_json(folder / "result.json", asdict(result))
     write_json(settings.run_path / "tuning.json", asdict(result))
     return result
+
+
+def _require_scored_validation(split: Split, settings: Settings) -> None:
+    train, validation = (split.blocks[name].rows for name in ("train", "validation"))
+    scored = train + validation - min(score.start for _, score in split.folds)
+    if scored < validation:
+        cv = settings.split
+        msg = (
+            f"split.cv_folds={cv.cv_folds}, split.cv_share={cv.cv_share:g}: the folds score {scored} rows; "
+            f"required: all {validation} validation rows"
+        )
+        raise SettingsError(msg, hint="raise split.cv_folds or split.cv_share, or lower split.validation")
 
 
 def tune_block(

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from marketray.errors import MarketrayError, TuningError
+from marketray.dataset.load import Block
+from marketray.errors import MarketrayError, SettingsError, TuningError
 from marketray.models import get_family
 from marketray.settings import LabelSettings, Settings, TuningSettings
 from marketray.tuning import stage
@@ -48,13 +50,46 @@ def test_overlap_share_by_hand() -> None:
     assert overlap_share([(0, 10)]) == 1.0
 
 
+ROWS = 12_000
+
+
+def put_dataset(patch: pytest.MonkeyPatch, rows: Block, cut: list[tuple[slice, slice]]) -> None:
+    """These rows in place of the lake's."""
+    from marketray.dataset import load
+
+    sizes = {"train": 3 * len(rows) // 4, "validation": len(rows) - 3 * len(rows) // 4}
+    blocks = {name: SimpleNamespace(rows=size) for name, size in sizes.items()}
+    split = SimpleNamespace(folds=cut, blocks=blocks, detail={"key": "d", "catalog_hash": "c"})
+    patch.setattr(load, "dataset_content", lambda _: "content")
+    patch.setattr(load, "load_split", lambda _: split)
+    patch.setattr(load, "load_blocks", lambda _: rows)
+
+
 @pytest.fixture(scope="module")
-def tuned(ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> TuneResult:
-    """All three families, enough work in each that start-up does not decide the overlap."""
-    folder = tmp_path_factory.mktemp("tuned")
-    settings = tuning(stage1_trials=8, stage2_trials=2, max_rounds=100, ar_max_lags=60)
-    rows = 12_000
-    return tune_block(block(rows, lags=60, features=10), folds(rows), settings, folder, key="k")
+def run(ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """The stage over all three families, enough work in each that start-up does not decide the overlap.
+
+    The dataset is in memory in place of the lake's, and MLflow a list of the trials that it is told.
+    """
+    from marketray import tracking
+
+    logged: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        put_dataset(patch, block(ROWS, lags=60, features=6), folds(ROWS))
+        patch.setattr(tracking, "open_parent_run", lambda *a: "parent")
+        patch.setattr(tracking, "close_parent_run", lambda *a: None)
+        patch.setattr(
+            tracking, "log_trials", lambda s, p, records: logged.extend(r["trial_id"] for r in records)
+        )
+        home = tmp_path_factory.mktemp("tuned")
+        settings = Settings(home=home, tuning=tuning(stage1_trials=6, stage2_trials=2, ar_max_lags=60))
+        yield SimpleNamespace(settings=settings, result=run_tune(settings), logged=logged)
+
+
+@pytest.fixture(scope="module")
+def tuned(run: SimpleNamespace) -> TuneResult:
+    result: TuneResult = run.result
+    return result
 
 
 def test_families_run_at_the_same_time(tuned: TuneResult) -> None:
@@ -63,14 +98,14 @@ def test_families_run_at_the_same_time(tuned: TuneResult) -> None:
 
 def test_every_family_has_its_trials_and_a_best(tuned: TuneResult) -> None:
     assert set(tuned.families) == {"xgboost", "lightgbm", "ar"}
-    assert tuned.trials == 3 * 10
+    assert tuned.trials == 3 * 8
     assert tuned.seconds > 0
     for family, best in tuned.families.items():
         records = [r for s in (1, 2) for r in read_records(Path(tuned.folder) / family / f"stage{s}")]
         chosen = best_of(records)
         assert chosen is not None
         assert (best.trial_id, best.params, best.cv_rmse) == (chosen.trial_id, chosen.params, chosen.cv_rmse)
-        assert best.n_complete + best.n_pruned == best.n_trials == 10
+        assert best.n_complete + best.n_pruned == best.n_trials == 8
         assert best.enumerated == []
         # The fine stage begins with the coarse stage's best, and its known score is not computed again.
         coarse = best_of(r for r in records if r.stage == 1)
@@ -83,7 +118,7 @@ def test_every_family_has_its_trials_and_a_best(tuned: TuneResult) -> None:
 
 
 def test_the_best_trial_can_be_computed_again(tuned: TuneResult) -> None:
-    rows, cut = block(12_000, lags=60, features=10), folds(12_000)
+    rows, cut = block(ROWS, lags=60, features=6), folds(ROWS)
     for family, best in tuned.families.items():
         cache = FoldCache(get_family(family), rows, cut, Budget(seed=42, patience=2))
         *_, last = run_trial(cache, best.params)
@@ -95,16 +130,34 @@ def test_the_best_trial_can_be_computed_again(tuned: TuneResult) -> None:
         assert np.unique(table["fold"].to_numpy()).tolist() == [0, 1, 2]
 
 
-def test_a_finished_tuning_runs_no_trial_again(
-    tuned: TuneResult, ray_local: None, caplog: pytest.LogCaptureFixture
-) -> None:
-    before = {p: p.stat().st_mtime_ns for p in Path(tuned.folder).rglob("trial_*")}
-    settings = tuning(stage1_trials=8, stage2_trials=2, max_rounds=100, ar_max_lags=60)
-    again = tune_block(
-        block(12_000, lags=60, features=10), folds(12_000), settings, Path(tuned.folder), key="k"
-    )
-    assert again.families == tuned.families
-    assert {p: p.stat().st_mtime_ns for p in Path(tuned.folder).rglob("trial_*")} == before
+def test_a_finished_tuning_runs_no_trial_again(run: SimpleNamespace) -> None:
+    folder = Path(run.result.folder)
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("trial_*")}
+    rows = block(ROWS, lags=60, features=6)
+    again = tune_block(rows, folds(ROWS), run.settings.tuning, folder, key=run.result.tuning_key)
+    assert again.families == run.result.families
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("trial_*")} == before
+
+
+def test_the_stage_stores_its_result_and_tells_mlflow_every_trial_once(run: SimpleNamespace) -> None:
+    result, settings = run.result, run.settings
+    wanted = [f"{f}-stage{s}-{k:04d}" for f in result.families for s, n in ((1, 6), (2, 2)) for k in range(n)]
+    assert sorted(run.logged) == sorted(wanted)
+    stored = json.loads((settings.run_path / "tuning.json").read_text())
+    assert stored["parent_run_id"] == "parent"
+    assert stored["families"]["ar"]["params"] == result.families["ar"].params
+    assert Path(result.folder) == settings.run_path / "tuning" / result.tuning_key
+    assert not result.skipped
+    again = run_tune(settings)
+    assert again.skipped
+    assert again.families == result.families
+    assert len(run.logged) == len(wanted)
+    path = Path(result.folder) / "result.json"
+    text = path.read_text()
+    path.write_text("{")
+    with pytest.raises(TuningError, match="not a readable tuning result"):
+        run_tune(settings)
+    path.write_text(text)
 
 
 def test_a_small_space_is_enumerated(
@@ -154,20 +207,23 @@ from marketray.tuning.stage import tune_block
 from tests.tuning.rows import block, folds
 
 if __name__ == "__main__":
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(address=sys.argv[3], log_to_driver=False)
     settings = TuningSettings(**json.loads(sys.argv[2]))
-    tune_block(block(6_000), folds(6_000), settings, Path(sys.argv[1]))
+    tune_block(block(4_000), folds(4_000), settings, Path(sys.argv[1]))
 """
 
 
 def test_killed_and_started_again_repeats_no_trial(ray_local: None, tmp_path: Path) -> None:
-    values = {"families": ["xgboost"], "stage1_trials": 8, "stage2_trials": 2, "max_rounds": 3_000}
+    import ray
+
+    values = {"families": ["xgboost"], "stage1_trials": 6, "stage2_trials": 2, "max_rounds": 2_000}
     script = tmp_path / "killed.py"
     script.write_text(_KILLED)
     folder = tmp_path / "records"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    address = ray.get_runtime_context().gcs_address
     process = subprocess.Popen(
-        [sys.executable, str(script), str(folder), json.dumps(values)],
+        [sys.executable, str(script), str(folder), json.dumps(values), address],
         env=environment,
         start_new_session=True,
     )
@@ -180,58 +236,23 @@ def test_killed_and_started_again_repeats_no_trial(ray_local: None, tmp_path: Pa
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    time.sleep(3)  # Ray's processes notice that their driver is gone
+    while ray.available_resources().get("CPU") != 2:  # Ray's processes notice that their driver is gone
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.rglob("trial_*.json")}
-    assert 3 <= len(before) < 10
-    result = tune_block(block(6_000), folds(6_000), TuningSettings(**values), folder)
+    assert 3 <= len(before) < 8
+    result = tune_block(block(4_000), folds(4_000), TuningSettings(**values), folder)
     assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in before} == before
-    assert result.families["xgboost"].n_trials == 10
+    assert result.families["xgboost"].n_trials == 8
     records = [r for s in (1, 2) for r in read_records(folder / "xgboost" / f"stage{s}")]
-    assert [r.number for r in records] == [*range(8), *range(2)]
-    assert len({json.dumps(r.params, sort_keys=True) for r in records if r.stage == 1}) == 8
+    assert [r.number for r in records] == [*range(6), *range(2)]
+    assert len({json.dumps(r.params, sort_keys=True) for r in records if r.stage == 1}) == 6
 
 
 @pytest.fixture
 def dataset(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dataset in memory in place of the lake's."""
-    from marketray.dataset import load
-
-    split = SimpleNamespace(folds=folds(), detail={"key": "d", "catalog_hash": "c"})
-    monkeypatch.setattr(load, "dataset_content", lambda _: "content")
-    monkeypatch.setattr(load, "load_split", lambda _: split)
-    monkeypatch.setattr(load, "load_blocks", lambda _: block())
-
-
-def test_run_tune_stores_its_result_and_every_trial_in_mlflow(
-    ray_local: None, home: Path, dataset: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from marketray import tracking
-
-    logged: list[str] = []
-    monkeypatch.setattr(tracking, "open_parent_run", lambda *a: "parent")
-    monkeypatch.setattr(tracking, "close_parent_run", lambda *a: None)
-    monkeypatch.setattr(
-        tracking, "log_trials", lambda s, parent, records: logged.extend(r["trial_id"] for r in records)
-    )
-    settings = Settings(
-        home=home, tuning=tuning(families=("ar", "lightgbm"), stage1_trials=2, stage2_trials=1)
-    )
-    result = run_tune(settings)
-    assert sorted(logged) == sorted(
-        f"{f}-stage{s}-{k:04d}" for f in ("ar", "lightgbm") for s, k in ((1, 0), (1, 1), (2, 0))
-    )
-    stored = json.loads((settings.run_path / "tuning.json").read_text())
-    assert stored["parent_run_id"] == "parent"
-    assert stored["families"]["ar"]["params"] == result.families["ar"].params
-    assert Path(result.folder) == settings.run_path / "tuning" / result.tuning_key
-    assert not result.skipped
-    again = run_tune(settings)
-    assert again.skipped
-    assert again.families == result.families
-    assert len(logged) == 6
-    (Path(result.folder) / "result.json").write_text("{")
-    with pytest.raises(TuningError, match="not a readable tuning result"):
-        run_tune(settings)
+    """A small dataset in memory."""
+    put_dataset(monkeypatch, block(), folds())
 
 
 def test_the_key_follows_rows_settings_and_task(home: Path, dataset: None) -> None:
@@ -246,6 +267,14 @@ def test_the_key_follows_rows_settings_and_task(home: Path, dataset: None) -> No
     }
     assert len(keys) == 3
     assert stage.tuning_key(Settings(home=home, name="other")) == stage.tuning_key(base)
+
+
+def test_folds_that_leave_out_validation_rows_are_refused(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_dataset(monkeypatch, block(), folds()[-1:])
+    with pytest.raises(SettingsError, match="the folds score 300 rows; required: all 500 validation rows"):
+        run_tune(Settings(home=home))
 
 
 def test_an_unreachable_tracking_server_ends_the_run(
