@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from marketray.cluster import prepare_environment
 from tests.ray_head import Head, ray_head
 
 prepare_environment()
+settings.register_profile("seeded", derandomize=True, deadline=None)
+settings.load_profile("seeded")
 os.environ.setdefault("RAY_TMPDIR", "/tmp")
 
 

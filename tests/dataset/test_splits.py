@@ -67,7 +67,7 @@ def test_folds_are_the_last_shares_of_train_and_validation() -> None:
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
-    n=st.integers(300, 2_000),
+    n=st.integers(1_200, 3_000),
     horizon=st.integers(1, 90),
     share=st.floats(0.02, 0.3),
 )
