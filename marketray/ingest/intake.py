@@ -90,13 +90,12 @@ class _Intake:
             spike_reversal=quality.spike_reversal,
         )
         self._coverage = Coverage(self._sessions, settings.bar_interval_minutes)
-        self._files = [str(p["name"]) for p in prints]
         self._bronze = Bronze(
             lake,
             settings.instrument,
             settings.source.kind,
             interval_minutes=settings.bar_interval_minutes,
-            superseded=superseded(settings, lake, self._files),
+            superseded=superseded(settings, lake, prints),
         )
         self._quarantine = Quarantine(lake, settings.instrument)
         self._clock = fixed_clock(settings)
@@ -121,7 +120,7 @@ class _Intake:
         done = self._bronze.publish(volume, self._quarantine.months)
         written, skipped, refused = self._quarantine.publish(self._sources, self._settings.source.kind)
         result = self._result(counts, done, volume, written, skipped)
-        files = file_spans(self._settings, self._lake, self._files, *self._bronze.span_us)
+        files = file_spans(self._settings, self._lake, self._prints, *self._bronze.span_us)
         detail = {"report": report, "quarantine_months": refused, "files": files}
         self._lake.write_json(name, report)
         self._lake.write_json(manifest_name(self._settings.instrument), manifest_json(result, done, detail))

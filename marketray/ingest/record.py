@@ -33,6 +33,8 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
+Prints = Sequence[dict[str, str | int]]
+
 
 @dataclass(frozen=True)
 class IngestResult:
@@ -105,26 +107,52 @@ def source_key(settings: Settings) -> tuple[str, list[dict[str, str | int]]]:
 
 
 FileSpans = dict[str, dict[str, Any]]
-"""File name -> `declared`, a digest of how it was read, and `first_us`, `last_us`: the span of its source."""
+"""Path -> `sha256`, `declared` (a digest of how it was read) and `first_us`, `last_us`, its source's span."""
 
 
-def file_spans(
-    settings: Settings, lake: Lake, names: Sequence[str], first_us: int, last_us: int
-) -> FileSpans:
-    """Spans of all files that this instrument's bars came from, those of `names` as they are now."""
-    declared = _declaration(settings)
-    now = {name: {"declared": declared, "first_us": first_us, "last_us": last_us} for name in names}
-    return {**_known_files(settings, lake), **now} if isinstance(settings.source, FileSource) else {}
+def file_spans(settings: Settings, lake: Lake, prints: Prints, first_us: int, last_us: int) -> FileSpans:
+    """Spans of the files that this instrument's bars came from, those of the source as they are now.
 
-
-def superseded(settings: Settings, lake: Lake, names: Sequence[str]) -> list[tuple[int, int]]:
-    """Spans, us UTC, that these files filled when they were read with other stamps, columns or rows.
-
-    Their bars lay at other times or had other values, so they must not stay beside the new ones.
+    A file whose whole span the source now fills has no bar left and is forgotten.
     """
-    declared, known = _declaration(settings), _known_files(settings, lake)
-    before = [known[name] for name in names if name in known]
-    return sorted({(f["first_us"], f["last_us"]) for f in before if f["declared"] != declared})
+    if not isinstance(settings.source, FileSource):
+        return {}
+    span = {"declared": _declaration(settings), "first_us": first_us, "last_us": last_us}
+    now = {
+        path: {"sha256": p["sha256"], **span}
+        for path, p in zip(_paths(settings, settings.source), prints, strict=True)
+    }
+    left = {
+        path: known
+        for path, known in _known_files(settings, lake).items()
+        if known["first_us"] < first_us or known["last_us"] > last_us
+    }
+    return {**left, **now}
+
+
+def superseded(settings: Settings, lake: Lake, prints: Prints) -> list[tuple[int, int]]:
+    """Spans, us UTC, that the source's files filled when they were read with other stamps, columns or rows.
+
+    Their bars lay at other times or had other values, so they must not stay beside the new ones. A file is
+    the same where its path or its content is.
+    """
+    if not isinstance(settings.source, FileSource):
+        return []
+    paths = _paths(settings, settings.source)
+    contents, declared = {p["sha256"] for p in prints}, _declaration(settings)
+    return sorted(
+        {
+            (known["first_us"], known["last_us"])
+            for path, known in _known_files(settings, lake).items()
+            if (path in paths or known["sha256"] in contents) and known["declared"] != declared
+        }
+    )
+
+
+def _paths(settings: Settings, source: FileSource) -> list[str]:
+    """The source's files in order; those below home as they lie there, so that home can move."""
+    found, home = expand_paths(source, settings.resolve), settings.home_path
+    return [str(p.relative_to(home) if p.is_relative_to(home) else p) for p in found]
 
 
 def _declaration(settings: Settings) -> str:

@@ -163,6 +163,18 @@ def test_a_mended_declaration_leaves_nothing_of_the_wrong_one(home: Path, wrong:
     assert bronze(home)["month"].unique(maintain_order=True).to_list() == ["2023-12", "2024-02", "2024-03"]
 
 
+def test_another_file_of_the_same_name_supersedes_nothing(home: Path) -> None:
+    bars = minutes(4 * DAY)
+    for year in ("old", "new"):
+        (home / year).mkdir()
+    put(bars[: 2 * DAY], home / "old" / "bars.csv")
+    naive = bars[2 * DAY :].with_columns(pl.col("time").dt.replace_time_zone(None))
+    naive.write_csv(home / "new" / "bars.csv", datetime_format="%Y-%m-%d %H:%M")
+    ingest(home, home / "old" / "bars.csv")
+    ingest(home, home / "new" / "bars.csv", source={"timezone": "UTC"})
+    assert bronze(home).select(COLUMNS).equals(bars)
+
+
 def test_bars_of_two_lengths_do_not_share_an_instrument(home: Path) -> None:
     bars = minutes(2 * DAY)
     ingest(home, put(bars, home / "bars.csv"))
