@@ -5,6 +5,8 @@ Rules, in this order:
 1. **Missing evidence refuses.** Too few rows, or figures that are not finite: verdict ``refused``, no alias.
 2. **Skill over zero.** R²_oos > ``gate.min_r2_oos`` and the one-sided Diebold–Mariano p-value against the
    zero forecast is below α/2^k, k counting the openings of these OOT rows (their levels sum to α at most).
+   For the direction task zero is P(up) = 0.5, which a constant can beat by the share of flat labels or by
+   drift alone; the training share of ups must then be beaten at α/2^k as well.
 3. **No champion yet.** Skill: ``promoted``. No skill: ``bootstrap`` where ``gate.bootstrap`` allows it, which
    gives the alias champion but never counts as a promotion; else ``refused`` with the alias challenger, so
    that a person can look at the version.
@@ -129,6 +131,7 @@ def decide(
     gate: GateSettings,
     k: int,
     champion: Champion | None = None,
+    base_rate: FloatArray | None = None,
 ) -> Evidence:
     """Judge a candidate on OOT rows by the module's rules.
 
@@ -144,6 +147,8 @@ def decide(
         Which opening of these rows this is.
     champion:
         The present champion, or None where there is none.
+    base_rate:
+        A constant forecast that must be beaten too, shape (n,); None: none.
     """
     alpha = level_of_opening(gate.alpha, k)
     version = champion.version if champion else None
@@ -161,6 +166,9 @@ def decide(
     if champion is not None:
         gaps, better = _champion_gaps(y, prediction, decision_us, horizon_minutes, champion, alpha)
         reasons += gaps
+    if base_rate is not None:
+        name = "the training share of ups"
+        reasons += _gaps_to(name, base_rate, y, prediction, decision_us, horizon_minutes, alpha)[0]
     verdict, alias = _verdict(champion, not reasons, gate.bootstrap)
     return Evidence(
         verdict,
@@ -209,10 +217,23 @@ def _champion_gaps(
         if champion.verdict == "bootstrap":
             return [], (None, None)
         return [f"{name} cannot be scored on these rows: {champion.reason}"], (None, None)
+    return _gaps_to(name, champion.prediction, y, prediction, decision_us, horizon_minutes, alpha)
+
+
+def _gaps_to(
+    name: str,
+    rival: FloatArray,
+    y: FloatArray,
+    prediction: FloatArray,
+    decision_us: IntArray,
+    horizon_minutes: int,
+    alpha: float,
+) -> tuple[list[str], tuple[float | None, float | None]]:
+    """What is missing against a rival forecast, and (R² over it, p-value of being better)."""
     try:
-        skill = r2_oos(y, prediction, champion.prediction)
-        loss, rival = squared_errors(y, prediction), squared_errors(y, champion.prediction)
-        test = diebold_mariano(loss, rival, decision_us, horizon_minutes)
+        skill = r2_oos(y, prediction, rival)
+        loss, rival_loss = squared_errors(y, prediction), squared_errors(y, rival)
+        test = diebold_mariano(loss, rival_loss, decision_us, horizon_minutes)
     except DataError as e:
         return [f"{name} cannot be compared: {e.message}"], (None, None)
     if skill > 0 and test.p_value < alpha:

@@ -271,6 +271,7 @@ def _judge(
         gate=settings.gate,
         k=k,
         champion=champion,
+        base_rate=rows.naive["training_mean"] if settings.labels.task == "direction" else None,
     )
 
 

@@ -62,6 +62,16 @@ def test_verdicts(
     assert (found.reasons == ()) == (verdict == "promoted")
 
 
+def test_a_constant_that_only_knows_the_share_of_ups_is_not_promoted() -> None:
+    up = np.where(RNG.random(N) < 0.3, 0.5, -0.5)
+    constant, knowing = np.full(N, -0.2), np.where(up > 0, 0.1, -0.3)
+    assert decide(up, constant, TIMES, HORIZON, gate=GATE, k=1).verdict == "promoted"
+    found = decide(up, constant, TIMES, HORIZON, gate=GATE, k=1, base_rate=constant)
+    assert (found.verdict, found.alias) == ("bootstrap", "champion")
+    assert found.reasons[0].startswith("R² over the training share of ups is 0.000000 with p-value 1;")
+    assert decide(up, knowing, TIMES, HORIZON, gate=GATE, k=1, base_rate=constant).verdict == "promoted"
+
+
 @pytest.mark.parametrize("damage", ["nan", "few", "none", "no variation"])
 @pytest.mark.parametrize("bootstrap", ["allow", "refuse"])
 def test_missing_evidence_refuses_even_a_first_model(damage: str, bootstrap: str) -> None:
