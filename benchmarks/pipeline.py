@@ -76,7 +76,7 @@ def measure(bars: int, stage1: int, stage2: int) -> dict[str, object]:
     return {
         "bars": bars,
         "features": len(features["names"]),
-        "trials": 3 * (stage1 + stage2),
+        "trials": done.results["tune"].trials,
         "seconds": round(seconds, 1),
         "stage_seconds": done.stage_seconds,
         "rss_mb": round(rss_mb),

@@ -164,7 +164,9 @@ class PredictResponse(BaseModel):
     model_version: int
     model_type: str
     slot: str
-    test_rmse_pct: float | None
+    test_rmse_pct: float | None = Field(
+        description="RMSE on test rows in percent: of the return, or of P(up) for a direction model."
+    )
     feature_catalog: str = Field(description="Hash of the feature definitions.")
     evidence: Evidence
     request_id: str
