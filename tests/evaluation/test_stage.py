@@ -20,6 +20,7 @@ from marketray.evaluation.stage import rank_candidates, refit_cpus, run_select
 from marketray.lake import Lake
 from marketray.models import load_model
 from marketray.registry import Registry
+from marketray.serving.state import BAR_COLUMNS
 from marketray.settings import Settings
 from marketray.tuning.stage import tuning_key
 from tests.dataset.synthetic import small_settings, write_inputs, xnys_bars
@@ -36,8 +37,12 @@ def write_tuning(settings: Settings) -> None:
     block, folder = load_blocks(settings), settings.run_path / "tuning"
     folder.mkdir(parents=True, exist_ok=True)
     families = {}
+    direction = settings.labels.task == "direction"
     for number, (name, (params, rounds)) in enumerate(FAMILIES.items()):
+        if direction and name == "ar":
+            continue
         noise = np.random.default_rng(number).normal(scale=1e-5, size=len(block)).astype(np.float32)
+        noise += np.float32(0.5 * direction)
         path = folder / f"{name}.parquet"
         pq.write_table(pa.table({"row_id": block.row_ids[::-1], "prediction": noise[::-1]}), path)
         families[name] = {
@@ -145,6 +150,37 @@ def test_ranking_is_the_same_with_the_vault_gone_and_nothing_is_judged_without_i
         run_select(built)
     assert Registry(built).list() == []
     assert not (built.run_path / "selection.json").exists()
+
+
+def test_a_direction_model_is_selected_and_served_by_its_probability(
+    ray_local: None, tracked_home: Path
+) -> None:
+    from marketray.dataset.stage import run_dataset
+    from marketray.serving.forecaster import Forecaster
+
+    settings = small_settings(tracked_home, labels={"task": "direction"})
+    bars = xnys_bars()
+    write_inputs(settings, bars)
+    run_dataset(settings)
+    write_tuning(settings)
+    done = run_select(settings)
+    assert done.verdict == "bootstrap"
+    selection, report, _ = documents(settings)
+    model, test = load_model(Path(selection["model_path"])), load_blocks(settings, ("test",))
+    probability = model.predict(test.select(model.columns).values)
+    assert 0 < probability.min() < probability.max() < 1
+    brier = np.mean(((test.y > 0) - probability) ** 2)
+    assert selection["test_rmse_pct"] == pytest.approx(100 * np.sqrt(brier), rel=1e-12)
+    assert selection["r2_oos"]["test"]["zero"] == pytest.approx(1 - brier / 0.25, rel=1e-9)
+    share = np.mean(load_blocks(settings).y > 0)
+    naive = np.mean(((test.y > 0) - share) ** 2)
+    assert report["figures"]["test"]["training_mean"]["rmse_pct"] == pytest.approx(100 * np.sqrt(naive))
+    assert "training share of ups" in selection["evidence"]["reasons"][-1]
+    served = Forecaster(Path(selection["model_path"]))
+    row = served.row(bars.with_columns(bid=None, ask=None).select(BAR_COLUMNS))
+    answer = served.forecast(row)
+    assert answer.predicted_return is None
+    assert answer.probability_up == model.predict(row.values)[0]
 
 
 @pytest.mark.parametrize(
