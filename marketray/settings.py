@@ -10,12 +10,11 @@ never against a job's working directory.
 from __future__ import annotations
 
 import os
-import re
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -26,8 +25,23 @@ from pydantic_settings import SettingsError as UnreadableVariable
 
 from marketray.errors import SettingsError
 from marketray.settings_file import describe, read_settings_file
+from marketray.settings_sections import (
+    FeatureSettings,
+    FileSource,
+    GateSettings,
+    LabelSettings,
+    MarketSettings,
+    Name,
+    QualitySettings,
+    ServingSettings,
+    SimulatorSource,
+    SplitSettings,
+    TrackingSettings,
+    TuningSettings,
+)
 
 __all__ = [
+    "FeatureSettings",
     "FileSource",
     "GateSettings",
     "LabelSettings",
@@ -37,183 +51,10 @@ __all__ = [
     "Settings",
     "SimulatorSource",
     "SplitSettings",
+    "TrackingSettings",
     "TuningSettings",
     "load_settings",
 ]
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-def _safe_name(value: str) -> str:
-    if not _NAME.fullmatch(value):
-        msg = f"got {value!r}; required: letters, digits, '.', '_' and '-' only, since it names a folder"
-        raise ValueError(msg)
-    return value
-
-
-Name = Annotated[str, AfterValidator(_safe_name)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SimulatorSource(_Section):
-    """The embedded market simulator: seeded minute bars and news with a planted, known effect."""
-
-    kind: Literal["simulator"] = "simulator"
-    bars: int = Field(140_000, ge=10_000, le=100_000_000)
-    start: str = "2024-01-02"  # first session date; the data end where `bars` is reached
-    seed: int = 7
-    effect: Literal["none", "market", "news", "all"] = "market"
-    market_r2: float = Field(0.05, ge=0.0, le=0.5)  # share of the label's variance planted
-    news_r2: float = Field(0.02, ge=0.0, le=0.5)
-    missing_share: float = Field(0.01, ge=0.0, le=0.5)  # minutes without a trade
-
-
-class FileSource(_Section):
-    """Bars in CSV, NDJSON or Parquet files, read in chunks."""
-
-    kind: Literal["files"] = "files"
-    paths: tuple[str, ...] = Field(min_length=1)  # files, read in this order; globs allowed
-    format: Literal["auto", "csv", "ndjson", "parquet"] = "auto"
-    layout: Literal["columns", "oanda"] = "columns"
-    columns: dict[str, str] = {}  # ours -> the file's name; same name where not given
-    select: dict[str, str] = {}  # keep rows whose column has this value, e.g. {contract: ESH19}
-    timezone: str | None = None  # zone of naive stamps; required when stamps are naive
-    stamp: Literal["open", "close"] = "open"
-    volume: Literal["auto", "present", "absent"] = "auto"  # auto: all zero means absent
-
-
-class MarketSettings(_Section):
-    """Trading hours: an exchange calendar, daily breaks, and the hours in which to decide."""
-
-    calendar: str = "CMES"
-    breaks: tuple[str, ...] = ("17:00-18:00 America/New_York",)
-    decision_hours: str = "all"  # all, or the name of a calendar such as XNYS
-
-
-class QualitySettings(_Section):
-    """Limits of the data checks on bars."""
-
-    max_missing_share: float = Field(0.05, ge=0, le=1)  # per column
-    max_quarantined_share: float = Field(0.05, ge=0, le=1)
-    min_rows: int = Field(5_000, ge=1)
-    max_age_days: float = Field(7.0, gt=0)
-    min_coverage: float = Field(0.5, ge=0, le=1)  # of the calendar's minutes, breaks left out
-    outlier_sigma: float = Field(8.0, gt=0)
-    spike_sigma: float = Field(20.0, ge=20.0)
-    spike_reversal: float = Field(0.8, ge=0.8, le=1)
-
-
-class FeatureSettings(_Section):
-    """Which features to compute."""
-
-    groups: tuple[str, ...] = ()  # empty: all groups
-    exclude: tuple[str, ...] = ()  # features left out by name
-
-
-class LabelSettings(_Section):
-    """What is forecast: the simple return over (decision_at, decision_at + horizon]."""
-
-    horizon_minutes: int = Field(30, ge=1, le=1440)
-    extra_horizons_minutes: tuple[int, ...] = (60,)
-    label_tolerance_minutes: int = Field(5, ge=0)
-    task: Literal["regression", "direction"] = "regression"
-    class_edges: tuple[float, float, float, float] = (-0.005, -0.001, 0.001, 0.005)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> LabelSettings:
-        if self.label_tolerance_minutes >= self.horizon_minutes:
-            msg = (
-                f"label_tolerance_minutes={self.label_tolerance_minutes} must be smaller than "
-                f"horizon_minutes={self.horizon_minutes}"
-            )
-            raise ValueError(msg)
-        wrong = [h for h in self.extra_horizons_minutes if not self.label_tolerance_minutes < h <= 1440]
-        if wrong or len(set(self.extra_horizons_minutes)) < len(self.extra_horizons_minutes):
-            msg = (
-                f"extra_horizons_minutes={self.extra_horizons_minutes} must be different minutes above "
-                f"label_tolerance_minutes={self.label_tolerance_minutes} and at most 1440"
-            )
-            raise ValueError(msg)
-        if list(self.class_edges) != sorted(set(self.class_edges)):
-            msg = f"class_edges={self.class_edges} must be strictly increasing"
-            raise ValueError(msg)
-        return self
-
-
-class SplitSettings(_Section):
-    """Time-ordered split; OOT2 is taken first, then the shares of the rest in time order."""
-
-    oot2_share: float = Field(0.05, gt=0, lt=0.5)
-    oot2_max_rows: int = Field(10_000, ge=1)
-    train: float = Field(0.60, gt=0, lt=1)
-    validation: float = Field(0.15, gt=0, lt=1)
-    test: float = Field(0.15, gt=0, lt=1)
-    oot: float = Field(0.10, gt=0, lt=1)
-    cv_folds: int = Field(3, ge=1, le=20)
-    cv_share: float = Field(0.15, gt=0, lt=0.5)  # of train + validation, per fold
-
-    @model_validator(mode="after")
-    def _sums_to_one(self) -> SplitSettings:
-        total = self.train + self.validation + self.test + self.oot
-        if abs(total - 1) > 1e-9:
-            msg = f"train + validation + test + oot = {total:g}; required: 1"
-            raise ValueError(msg)
-        if self.cv_folds * self.cv_share >= 1:
-            msg = f"cv_folds * cv_share = {self.cv_folds * self.cv_share:g}; required: below 1"
-            raise ValueError(msg)
-        return self
-
-
-FamilyName = Literal["xgboost", "lightgbm", "ar"]
-
-
-class TuningSettings(_Section):
-    """Two-stage tuning of all families at once."""
-
-    families: tuple[FamilyName, ...] = Field(("xgboost", "lightgbm", "ar"), min_length=1)
-    stage1_trials: int = Field(20, ge=1)
-    stage2_trials: int = Field(30, ge=0)
-    seed: int = 42
-    patience: int = Field(10, ge=1)  # in units of round_step boosting rounds
-    round_step: int = Field(10, ge=1)
-    max_rounds: int = Field(9_000, ge=10)  # cap on n_estimators
-    ar_max_lags: int = Field(60, ge=1, le=60)
-    pruning: bool = True
-
-    @model_validator(mode="after")
-    def _each_family_once(self) -> TuningSettings:
-        if len(set(self.families)) < len(self.families):
-            msg = f"families={self.families} names a family twice"
-            raise ValueError(msg)
-        return self
-
-
-class GateSettings(_Section):
-    """The evidence a model must show on OOT rows to be promoted."""
-
-    alpha: float = Field(0.05, gt=0, lt=1)
-    min_r2_oos: float = 0.0  # skill over zero must exceed this
-    bootstrap: Literal["allow", "refuse"] = "allow"
-
-
-class TrackingSettings(_Section):
-    """MLflow. ``uri`` empty: MLFLOW_TRACKING_URI, else sqlite in home."""
-
-    uri: str | None = None
-    experiment: str | None = None  # default: marketray-<name>
-    model_name: str | None = None  # default: marketray-<instrument>
-
-
-class ServingSettings(_Section):
-    """The HTTP service."""
-
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=1, le=65_535)
-    max_bar_age_minutes: float = Field(15.0, gt=0)
-    num_replicas: int = Field(1, ge=1)
 
 
 class Settings(BaseSettings):
@@ -254,6 +95,13 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _some_family(self) -> Settings:
+        if self.labels.task == "direction" and set(self.tuning.families) == {"ar"}:
+            msg = "tuning.families=['ar'] cannot do labels.task='direction'; required: xgboost or lightgbm"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _reachable_horizon(self) -> Settings:
         step, labels = self.bar_interval_minutes, self.labels
         for horizon in (labels.horizon_minutes, *labels.extra_horizons_minutes):
@@ -285,12 +133,13 @@ class Settings(BaseSettings):
 
     @property
     def tracking_uri(self) -> str:
-        """MLflow tracking URI: the setting, else MLFLOW_TRACKING_URI, else sqlite in home."""
-        return (
-            self.tracking.uri
-            or os.environ.get("MLFLOW_TRACKING_URI")
-            or f"sqlite:///{self.home_path / 'mlflow.db'}"
-        )
+        """MLflow tracking URI: the setting, else MLFLOW_TRACKING_URI, else sqlite in home.
+
+        A relative sqlite path starts at home.
+        """
+        uri = self.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+        database = uri.removeprefix("sqlite:///")
+        return f"sqlite:///{self.resolve(database)}" if database != uri else uri
 
     @property
     def experiment(self) -> str:

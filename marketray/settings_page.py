@@ -22,7 +22,8 @@ One YAML file (`--config FILE`) plus environment variables; an unknown key is an
 option wins over the environment, the environment over the file, the file over the default. The variable
 of a key is `MARKETRAY_` + the key, nested with two underscores: `MARKETRAY_TUNING__STAGE1_TRIALS=5`.
 `${NAME}` in the file stands for the environment variable NAME. Relative paths start at `home`
-(`MARKETRAY_HOME`). This page is generated from the classes in `marketray/settings.py`.
+(`MARKETRAY_HOME`). This page is generated from the classes in `marketray/settings.py`
+and `marketray/settings_sections.py`.
 
 | key | type | default |
 |---|---|---|

@@ -153,7 +153,6 @@ def test_a_copy_of_another_server_s_version_is_replaced(settings: Settings, fold
         "http://[",
         "postgresql://user:secret@127.0.0.1:9/db",
         "sqlite:////proc/nowhere/mlflow.db",
-        "sqlite:///relative.db",
         "sqlite://",
     ],
 )

@@ -48,6 +48,10 @@ def test_tracking_uri_is_the_setting_then_the_environment_then_sqlite(home: Path
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
     assert load_settings().tracking_uri == "http://tracking:5000"
     assert load_settings(None, {"tracking": {"uri": "http://mine"}}).tracking_uri == "http://mine"
+    relative = load_settings(None, {"tracking": {"uri": "sqlite:///runs.db"}})
+    assert relative.tracking_uri == f"sqlite:///{home}/runs.db"
+    absolute = load_settings(None, {"tracking": {"uri": "sqlite:////data/runs.db"}})
+    assert absolute.tracking_uri == "sqlite:////data/runs.db"
 
 
 def test_environment_variables_in_the_file_are_expanded_or_named(home: Path, monkeypatch) -> None:
@@ -72,6 +76,7 @@ def test_environment_variables_in_the_file_are_expanded_or_named(home: Path, mon
         ("split: {cv_folds: 5, cv_share: 0.3}", "cv_folds \\* cv_share = 1.5; required: below 1"),
         ("clock: tomorrow", "clock='tomorrow'; required: data, system or an ISO 8601 time"),
         ("clock: '2024-05-01T14:30:00'", "has no time zone"),
+        ("labels: {task: direction}\ntuning: {families: [ar]}", "cannot do labels.task='direction'"),
         ("name: a/b", "got 'a/b'; required: letters, digits"),
         ("source: {kind: files, paths: []}", "source.files.paths: .*at least 1 item"),
         ("source: {kind: feed}", "source: .*'simulator', 'files'"),
