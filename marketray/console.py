@@ -110,7 +110,7 @@ def evaluation_table(report: Mapping[str, Any]) -> Table:
     """Every family and naive baseline from report.json's `comparison` rows; fits 80 characters."""
     splits = {"validation": "val", "test": "test", "oot": "oot", "oot2": "oot2"}
     table = Table(
-        title="Skill over the zero forecast and errors, both in percent", box=SIMPLE, padding=(0, 1)
+        title="Skill over the zero forecast and errors, both in percent", box=SIMPLE, padding=(0, 1, 0, 0)
     )
     table.add_column("model", no_wrap=True)
     for measure in ("R²", "RMSE"):
