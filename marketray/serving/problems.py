@@ -84,6 +84,18 @@ async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
             required="a JSON object",
         )
         return _answer(request, body)
+    if any(isinstance(d.get("input"), bytes) for d in details):  # FastAPI parses no other content type
+        got = request.headers.get("content-type") or "no content type"
+        body = problem(
+            "invalid-request",
+            422,
+            "The request is not valid",
+            f"Content-Type: got {_printable(got)}; required: application/json",
+            got=_printable(got),
+            required="application/json",
+            hint="send the header 'Content-Type: application/json', with curl -H",
+        )
+        return _answer(request, body)
     errors = [_field(d) for d in details[:_LISTED]]
     first = errors[0]
     body = problem(

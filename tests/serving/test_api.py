@@ -208,6 +208,15 @@ def test_malformed_json(api: Api, content: str) -> None:
     assert body["required"] == "a JSON object"
 
 
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", ""])
+def test_another_content_type_is_named(api: Api, kind: str) -> None:
+    """`curl -d` alone sends a form."""
+    headers = {"Content-Type": kind} if kind else {}
+    body = api.refused(422, "invalid-request", content="{}", headers=headers)
+    assert body["got"] == (kind or "no content type")
+    assert body["required"] == "application/json"
+
+
 def test_text_that_utf8_cannot_carry(api: Api) -> None:
     headers = {"Content-Type": "application/json"}
     api.refused(422, "invalid-request", content='{"instrument": "\\ud800"}', headers=headers)
