@@ -56,6 +56,7 @@ _TIMEOUT_SECONDS = 4.0
 _PARAM_LIMIT = 6_000  # characters MLflow stores of a parameter
 _BATCH = 100  # parameters MLflow takes in one call
 _HINT = "start the tracking server, or correct tracking.uri / MLFLOW_TRACKING_URI"
+_FILE_HINT = "check that home (MARKETRAY_HOME) can be written, or correct tracking.uri / MLFLOW_TRACKING_URI"
 _DISK_HINT = "free disk space or fix the permissions, then run again"
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
@@ -318,7 +319,8 @@ def _check_reachable(uri: str) -> None:
             socket.create_connection((parts.hostname, port), _TIMEOUT_SECONDS).close()
     except (OSError, sqlite3.Error, ValueError) as e:
         msg = f"tracking.uri={mask_uri(uri)} cannot be reached: {e}"
-        raise RegistryError(msg, hint=_HINT) from e
+        hint = _FILE_HINT if uri.startswith("sqlite:") else _HINT
+        raise RegistryError(msg, hint=hint) from e
 
 
 def _open_database(uri: str) -> None:

@@ -165,6 +165,15 @@ def test_an_unreachable_server_fails_within_seconds(home: Path, uri: str) -> Non
     assert caught.value.hint is not None
 
 
+def test_a_home_that_cannot_be_made_is_no_server_to_start(home: Path) -> None:
+    (home / "file").write_text("")
+    settings = load_settings(None, {"tracking": {"uri": f"sqlite:///{home}/file/mlflow.db"}})
+    with pytest.raises(RegistryError, match="cannot be reached") as caught:
+        connect_tracking(settings)
+    assert caught.value.hint is not None
+    assert "MARKETRAY_HOME" in caught.value.hint
+
+
 def test_a_database_without_its_driver_is_one_clear_error(home: Path) -> None:
     settings = load_settings(overrides={"tracking": {"uri": "mysql:///db"}})
     with pytest.raises(RegistryError, match=r"failed at tracking\.uri=mysql.*No module named"):
