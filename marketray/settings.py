@@ -64,9 +64,9 @@ class Settings(BaseSettings):
         env_prefix="MARKETRAY_", env_nested_delimiter="__", extra="forbid", frozen=True
     )
 
-    home: Path = Path("~/.marketray")
-    name: Name = "default"
-    instrument: Name = "SPX500_USD"
+    home: Path = Path("~/.marketray")  # lake, runs, models, MLflow database
+    name: Name = "default"  # of the run: its dataset, folder and experiment
+    instrument: Name = "SPX500_USD"  # its name in the lake
     bar_interval_minutes: int = Field(1, ge=1, le=1440)
     clock: str = "data"  # data: the last bar's end; system: now; or an ISO 8601 time with zone
     source: SimulatorSource | FileSource = Field(SimulatorSource(), discriminator="kind")

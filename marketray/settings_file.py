@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from yaml.constructor import ConstructorError
 
 from marketray.errors import SettingsError
 
@@ -15,6 +16,25 @@ if TYPE_CHECKING:
     from marketray.settings import Settings
 
 __all__ = ["describe", "read_settings_file", "save_settings"]
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML's safe subset; a key that stands twice in a mapping is an error, not the last one's win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping.
+
+        Raises
+        ------
+        ConstructorError
+            A key stands twice.
+        """
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConstructorError(None, None, f"the key {twice[0]!r} stands twice", node.start_mark)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return mapping
 
 
 def read_settings_file(path: Path) -> dict[str, Any]:
@@ -34,7 +54,7 @@ def read_settings_file(path: Path) -> dict[str, Any]:
         msg = f"--config {path}: not a text file in UTF-8 ({e.reason} at byte {e.start})"
         raise SettingsError(msg, hint="pass the path of a YAML file such as configs/quickstart.yaml") from e
     try:
-        loaded = yaml.safe_load(text)
+        loaded = yaml.load(text, _UniqueKeys)  # noqa: S506  # a SafeLoader
     except yaml.YAMLError as e:
         msg = f"--config {path}: not valid YAML ({' '.join(str(e).split())})"
         raise SettingsError(msg) from e

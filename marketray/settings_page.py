@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
 import types
 import typing
@@ -25,22 +27,27 @@ of a key is `MARKETRAY_` + the key, nested with two underscores: `MARKETRAY_TUNI
 (`MARKETRAY_HOME`). This page is generated from the classes in `marketray/settings.py`
 and `marketray/settings_sections.py`.
 
-| key | type | default |
-|---|---|---|
+| key | type | default | |
+|---|---|---|---|
 """
+
+
+_NOTE = re.compile(r"^    (\w+): .*?  # (.+)$", re.MULTILINE)
+"""A field and the comment behind it, in a class's source."""
 
 
 def settings_page() -> str:
     """The page as Markdown: one row a key, sections in the order of the class."""
-    rows = [f"| `{key}` | {kind} | {default} |" for key, kind, default in _rows(Settings, "")]
+    rows = [f"| `{key}` | {kind} | {default} | {note} |" for key, kind, default, note in _rows(Settings, "")]
     return _INTRO + "\n".join(rows) + "\n"
 
 
-def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]:
+def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, str]]:
+    notes = dict(_NOTE.findall(inspect.getsource(model)))
     for name, field in model.model_fields.items():
         sections = [m for m in _members(field.annotation) if _is_section(m)]
         if not sections:
-            yield f"{prefix}{name}", _kind(field), _default(field)
+            yield f"{prefix}{name}", _kind(field), _default(field), notes.get(name, "")
         for section in sections:
             label = f"{prefix}{name}."
             if len(sections) > 1:

@@ -44,10 +44,10 @@ class SimulatorSource(_Section):
     """The embedded market simulator: seeded minute bars and news with a planted, known effect."""
 
     kind: Literal["simulator"] = "simulator"
-    bars: int = Field(140_000, ge=10_000, le=100_000_000)
+    bars: int = Field(140_000, ge=10_000, le=100_000_000)  # one-minute bars, all sessions together
     start: str = "2024-01-02"  # first session date; the data end where `bars` is reached
     seed: int = 7
-    effect: Literal["none", "market", "news", "all"] = "market"
+    effect: Literal["none", "market", "news", "all"] = "market"  # what moves the next 30 minutes
     market_r2: float = Field(0.05, ge=0.0, le=0.5)  # share of the label's variance planted
     news_r2: float = Field(0.02, ge=0.0, le=0.5)
     missing_share: float = Field(0.01, ge=0.0, le=0.5)  # minutes without a trade
@@ -59,20 +59,20 @@ class FileSource(_Section):
     kind: Literal["files"] = "files"
     paths: tuple[str, ...] = Field(min_length=1)  # files, read in this order; globs allowed
     format: Literal["auto", "csv", "ndjson", "parquet"] = "auto"
-    layout: Literal["columns", "oanda"] = "columns"
+    layout: Literal["columns", "oanda"] = "columns"  # named columns, or OANDA candles
     columns: dict[str, str] = {}  # ours -> the file's name; same name where not given
     select: dict[str, str] = {}  # keep rows whose column has this value, e.g. {contract: ESH19}
     timezone: str | None = None  # zone of naive stamps; required when stamps are naive
-    stamp: Literal["open", "close"] = "open"
+    stamp: Literal["open", "close"] = "open"  # what a stamp means: the bar's open or its close
     volume: Literal["auto", "present", "absent"] = "auto"  # auto: all zero means absent
 
 
 class MarketSettings(_Section):
     """Trading hours: an exchange calendar, daily breaks, and the hours in which to decide."""
 
-    calendar: str = "CMES"
-    breaks: tuple[str, ...] = ("17:00-18:00 America/New_York",)
-    decision_hours: str = "all"  # all, or the name of a calendar such as XNYS
+    calendar: str = "CMES"  # of exchange_calendars, e.g. CMES, XNYS, XLON, 24/7
+    breaks: tuple[str, ...] = ("17:00-18:00 America/New_York",)  # daily halts; each ends a session
+    decision_hours: str = "all"  # all, or a calendar in whose sessions to decide, such as XNYS
 
 
 class QualitySettings(_Section):
@@ -91,7 +91,7 @@ class QualitySettings(_Section):
 class FeatureSettings(_Section):
     """Which features to compute."""
 
-    groups: tuple[str, ...] = ()  # empty: all groups
+    groups: tuple[str, ...] = ()  # of docs/features.md; empty: all groups
     exclude: tuple[str, ...] = ()  # features left out by name
 
 

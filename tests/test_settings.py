@@ -82,6 +82,7 @@ def test_environment_variables_in_the_file_are_expanded_or_named(home: Path, mon
         ("source: {kind: feed}", "source: .*'simulator', 'files'"),
         ("[1, 2]", "got a list; required: a mapping of keys"),
         ("a: [", "not valid YAML"),
+        ("name: a\nname: b", "not valid YAML .*the key 'name' stands twice"),
         ("1: 2", r"got the keys \[1\]; required: names"),
         ("tuning: {families: [ar, ar]}", "names a family twice"),
         ("labels: {extra_horizons_minutes: [60, -5]}", "extra_horizons_minutes=.* different minutes above"),
