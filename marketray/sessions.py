@@ -8,6 +8,7 @@ reach over them.
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from functools import lru_cache
@@ -26,7 +27,7 @@ from marketray.errors import SettingsError
 if TYPE_CHECKING:
     from marketray.settings import MarketSettings
 
-__all__ = ["Break", "Sessions", "check_market", "parse_break", "trading_sessions"]
+__all__ = ["Break", "Sessions", "check_market", "month_sessions", "parse_break", "trading_sessions"]
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -169,6 +170,18 @@ def trading_sessions(calendar: str, start: date, end: date, breaks: tuple[str, .
         },
     )
     return Sessions(frame)
+
+
+def month_sessions(market: MarketSettings, first: date, last: date) -> Sessions:
+    """Sessions of whole months around two dates, so that later calls find the calendar built.
+
+    Raises
+    ------
+    SettingsError
+        As `trading_sessions`.
+    """
+    last = last.replace(day=monthrange(last.year, last.month)[1])
+    return trading_sessions(market.calendar, first.replace(day=1), last, market.breaks)
 
 
 def _halts_within(halt: Break, opened: datetime, closed: datetime) -> list[tuple[datetime, datetime]]:
