@@ -11,7 +11,7 @@ import re
 from calendar import monthrange
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -56,12 +56,12 @@ class Sessions:
 
     frame: pl.DataFrame
 
-    @property
+    @cached_property
     def open_us(self) -> Int64Array:
         """Session opens, microseconds since the epoch, UTC."""
         return self.frame["open_at"].to_physical().to_numpy()
 
-    @property
+    @cached_property
     def close_us(self) -> Int64Array:
         """Session closes, microseconds since the epoch, UTC."""
         return self.frame["close_at"].to_physical().to_numpy()
