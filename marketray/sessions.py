@@ -8,9 +8,10 @@ reach over them.
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -26,7 +27,7 @@ from marketray.errors import SettingsError
 if TYPE_CHECKING:
     from marketray.settings import MarketSettings
 
-__all__ = ["Break", "Sessions", "check_market", "parse_break", "trading_sessions"]
+__all__ = ["Break", "Sessions", "check_market", "month_sessions", "parse_break", "trading_sessions"]
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -55,12 +56,12 @@ class Sessions:
 
     frame: pl.DataFrame
 
-    @property
+    @cached_property
     def open_us(self) -> Int64Array:
         """Session opens, microseconds since the epoch, UTC."""
         return self.frame["open_at"].to_physical().to_numpy()
 
-    @property
+    @cached_property
     def close_us(self) -> Int64Array:
         """Session closes, microseconds since the epoch, UTC."""
         return self.frame["close_at"].to_physical().to_numpy()
@@ -169,6 +170,18 @@ def trading_sessions(calendar: str, start: date, end: date, breaks: tuple[str, .
         },
     )
     return Sessions(frame)
+
+
+def month_sessions(market: MarketSettings, first: date, last: date) -> Sessions:
+    """Sessions of whole months around two dates, so that later calls find the calendar built.
+
+    Raises
+    ------
+    SettingsError
+        As `trading_sessions`.
+    """
+    last = last.replace(day=monthrange(last.year, last.month)[1])
+    return trading_sessions(market.calendar, first.replace(day=1), last, market.breaks)
 
 
 def _halts_within(halt: Break, opened: datetime, closed: datetime) -> list[tuple[datetime, datetime]]:

@@ -77,6 +77,18 @@ class Catalog:
         """Names of the features of one group."""
         return tuple(f.name for f in self.features if f.group == name)
 
+    def layers_of(self, names: Collection[str]) -> tuple[tuple[pl.Expr, ...], ...]:
+        """The part of `layers` that these features need."""
+        needed = set(names)
+        kept: list[tuple[pl.Expr, ...]] = []
+        for layer in reversed(self.layers):
+            chosen = tuple(e for e in layer if e.meta.output_name() in needed)
+            for expression in chosen:
+                needed.update(expression.meta.root_names())
+            if chosen:
+                kept.append(chosen)
+        return tuple(reversed(kept))
+
     def __getitem__(self, name: str) -> Feature:
         """The definition of one feature."""
         for feature in self.features:

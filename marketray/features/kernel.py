@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
@@ -13,7 +14,7 @@ from marketray.features.catalog import Catalog
 from marketray.features.groups.session import MAX_SESSION_MINUTES
 from marketray.sessions import Sessions
 
-__all__ = ["compute", "compute_range", "latest"]
+__all__ = ["compute", "compute_range", "known", "latest", "with_kernel_columns"]
 
 TIME = pl.Datetime("us", "UTC")
 
@@ -44,13 +45,13 @@ def compute(catalog: Catalog, bars: pl.DataFrame, sessions: Sessions) -> pl.Data
     SettingsError
         A session is longer than a day, which the session features' lookback does not cover.
     """
-    frame = _with_kernel_columns(catalog, bars, sessions)
+    frame = with_kernel_columns(catalog, bars, sessions)
     for layer in catalog.layers:
         frame = frame.with_columns(layer)
     return frame.select(
         "time",
         pl.col("_decision_at").alias("decision_at"),
-        *(_known(f.name, f.lookback) for f in catalog.features),
+        *(known(pl.col(f.name).cast(pl.Float64), f.lookback).alias(f.name) for f in catalog.features),
     )
 
 
@@ -116,11 +117,12 @@ def latest(
     return compute(catalog, bars.tail(catalog.lookback), sessions).tail(1)
 
 
-def _with_kernel_columns(catalog: Catalog, bars: pl.DataFrame, sessions: Sessions) -> pl.DataFrame:
+def with_kernel_columns(catalog: Catalog, bars: pl.DataFrame, sessions: Sessions) -> pl.DataFrame:
+    """The bars with `KERNEL_COLUMNS` beside them, checked; raises what `compute` raises."""
     _check(catalog.columns, bars)
     spans = sessions.frame
-    longest = (spans["close_at"] - spans["open_at"]).max()
-    if isinstance(longest, timedelta) and longest > timedelta(minutes=MAX_SESSION_MINUTES):
+    longest = timedelta(microseconds=int((sessions.close_us - sessions.open_us).max(initial=0)))
+    if longest > timedelta(minutes=MAX_SESSION_MINUTES):
         msg = f"market.calendar: a session lasts {longest}; required: at most {MAX_SESSION_MINUTES} minutes"
         raise SettingsError(msg, hint="declare the daily halts in market.breaks")
     position = pl.Series("_session", sessions.locate(bars["time"]))
@@ -142,11 +144,11 @@ def _check(required: Iterable[str], bars: pl.DataFrame) -> None:
     if bars.schema["time"] != TIME:
         msg = f"bars: time is {bars.schema['time']}; required: {TIME}"
         raise DataError(msg, hint="cast time to microseconds in UTC")
-    if not bars["time"].diff().slice(1).dt.total_microseconds().ge(1).all():
+    if not (np.diff(bars["time"].to_physical().to_numpy()) > 0).all():
         msg = "bars: the times do not strictly increase"
         raise DataError(msg, hint="sort the bars by time and drop duplicates")
 
 
-def _known(name: str, lookback: int) -> pl.Expr:
-    value = pl.col(name).cast(pl.Float64)
-    return pl.when((pl.col("_row") >= lookback - 1) & value.is_finite()).then(value).alias(name)
+def known(value: pl.Expr, lookback: pl.Expr | int) -> pl.Expr:
+    """`value` where it is finite and `lookback` bars have been seen (by the column ``_row``), else null."""
+    return pl.when((pl.col("_row") >= lookback - 1) & value.is_finite()).then(value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from calendar import monthrange
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, cast
@@ -15,11 +14,11 @@ import polars as pl
 
 from marketray.errors import DataError, ModelError
 from marketray.features.catalog import build_catalog
-from marketray.features.kernel import latest
+from marketray.features.row import RowPlan
 from marketray.models import load_model
 from marketray.serving.card import read_card
 from marketray.serving.state import OPTIONAL_COLUMNS
-from marketray.sessions import trading_sessions
+from marketray.sessions import month_sessions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,6 +75,8 @@ class Forecaster:
         if missing:
             msg = f"{folder}: the model needs the features {missing}, which the catalog lacks"
             raise ModelError(msg, hint="serve it with the version of marketray it was trained with")
+        self._plan = RowPlan(self.catalog)
+        self._places = [self.catalog.names.index(name) for name in self.card.columns]
 
     @property
     def lookback(self) -> int:
@@ -115,12 +116,9 @@ class Forecaster:
                 f"sessions of {self.card.market.calendar} without its breaks {list(self.card.market.breaks)}"
             )
             raise DataError(msg)
-        frame = latest(self.catalog, bars, sessions)
-        values = (
-            frame.select(self.card.columns).cast(pl.Float32).to_numpy().reshape(1, len(self.card.columns))
-        )
-        decision_at = bars["time"][-1] + self.interval
-        return Row(decision_at, float(bars["close"][-1]), np.ascontiguousarray(values, np.float32))
+        row = self._plan.evaluate(bars, sessions)
+        values = row.values[self._places].astype(np.float32).reshape(1, -1)
+        return Row(row.decision_at, float(bars["close"][-1]), values)
 
     def forecast(self, row: Row) -> Forecast:
         """The model's answer for `row`.
@@ -163,11 +161,7 @@ class Forecaster:
             raise DataError(msg, hint="send bars without long holes")
 
     def _sessions(self, bars: pl.DataFrame) -> Sessions:
-        first, last = bars["time"][0].date(), bars["time"][-1].date()
-        # whole months, so that following requests find the calendar built
-        first = first.replace(day=1)
-        last = last.replace(day=monthrange(last.year, last.month)[1])
-        return trading_sessions(self.card.market.calendar, first, last, self.card.market.breaks)
+        return month_sessions(self.card.market, bars["time"][0].date(), bars["time"][-1].date())
 
 
 def _matching_catalog(card: ModelCard) -> Catalog:

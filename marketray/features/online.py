@@ -1,0 +1,287 @@
+"""The online feature state: one bar in, one feature row out, equal to the row of the batch.
+
+The state is the last bars and nothing else, as many as the catalog looks back. No running sum is kept,
+so nothing drifts, and a state that was restored from the lake goes on as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+import polars as pl
+
+from marketray.errors import DataError
+from marketray.features.row import FeatureRow, RowPlan
+from marketray.features.tail import OPTIONAL_COLUMNS, bar_schema, read_tail
+from marketray.ingest.quality import row_reasons
+from marketray.sessions import month_sessions
+
+if TYPE_CHECKING:
+    from marketray.features.catalog import Catalog
+    from marketray.lake import Lake
+    from marketray.settings import MarketSettings
+
+__all__ = ["OnlineState", "Refusal"]
+
+_PRICES = ("open", "high", "low", "close")
+_REQUIRED = {
+    "non_positive_price": "prices above 0",
+    "ohlc_inconsistent": "low <= open, close <= high",
+    "negative_volume": "a volume of at least 0",
+    "non_positive_quote": "bid and ask above 0",
+    "crossed_quote": "bid <= ask",
+}
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a bar is not taken: the rule's name (see `OnlineState.refusal`), and the sentence for people."""
+
+    reason: str
+    message: str
+
+
+class OnlineState:
+    """The last `catalog.lookback` bars of one instrument, and the feature row of each new one.
+
+    A new state stands at the start of the instrument's history: a feature is missing until as many bars
+    as it looks back have been appended. `from_bars` and `from_lake` start from bars that are known.
+
+    Not thread-safe. It cannot be pickled: it is restored from the lake.
+
+    Parameters
+    ----------
+    catalog:
+        The features.
+    market:
+        Calendar and breaks. The calendar is built for whole months, when the bars reach a new one.
+    outside_sessions:
+        What to do with a bar that opens outside all sessions: "refuse" it, or "keep" it as the ingest
+        does, for a feed whose every bar also enters the lake. The features of the batch see all bars of
+        the lake, and so do those of a state restored from it, whatever is chosen here.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        market: MarketSettings,
+        *,
+        outside_sessions: Literal["refuse", "keep"] = "refuse",
+    ) -> None:
+        self.catalog = catalog
+        self.market = market
+        self._outside = outside_sessions
+        self._plan = RowPlan(catalog)
+        self._interval = timedelta(minutes=catalog.interval_minutes)
+        self._schema = {name: dtype for name, dtype in bar_schema().items() if name in catalog.columns}
+        self._bars = pl.DataFrame(schema=self._schema)
+        self._row: FeatureRow | None = None
+
+    @classmethod
+    def from_bars(
+        cls,
+        catalog: Catalog,
+        market: MarketSettings,
+        bars: pl.DataFrame,
+        *,
+        from_start: bool = False,
+        outside_sessions: Literal["refuse", "keep"] = "refuse",
+    ) -> OnlineState:
+        """A state that stands at the end of `bars`.
+
+        Parameters
+        ----------
+        bars:
+            As for `marketray.features.kernel.compute`; the last `catalog.lookback` are kept.
+        from_start:
+            The bars begin where the instrument's history begins, so that fewer are right.
+
+        Raises
+        ------
+        DataError
+            There are fewer bars than the lookback, a column is missing, or the times do not increase.
+        SettingsError
+            The calendar is unknown or does not reach the dates.
+        """
+        if bars.height < catalog.lookback and not from_start:
+            msg = f"bars: got {bars.height}; required: the last {catalog.lookback} (the catalog's lookback)"
+            raise DataError(msg, hint="pass a longer history, or say that it begins with these bars")
+        state = cls(catalog, market, outside_sessions=outside_sessions)
+        if not bars.is_empty():
+            missing = [name for name in state._schema if name not in bars.columns]
+            if missing:
+                msg = f"bars: got the columns {bars.columns}, which lack {missing}"
+                raise DataError(msg, hint="pass bars as the lake's bronze/bars holds them")
+            values = [pl.col(name).cast(pl.Float64) for name in state._schema if name != "time"]
+            state._take(bars.tail(catalog.lookback).select("time", *values))
+        return state
+
+    @classmethod
+    def from_lake(
+        cls,
+        catalog: Catalog,
+        market: MarketSettings,
+        lake: Lake,
+        instrument: str,
+        *,
+        until: datetime | None = None,
+        outside_sessions: Literal["refuse", "keep"] = "refuse",
+    ) -> OnlineState:
+        """A state that stands at the lake's last bar of `instrument`; empty where the lake has none.
+
+        Only as many months are read as the lookback needs. Where the lake holds fewer bars than the
+        lookback, they are the whole history, for the batch as here.
+
+        Parameters
+        ----------
+        until:
+            Leave out bars that end after this time, tz-aware; None takes all.
+
+        Raises
+        ------
+        LakeError
+            The lake cannot be read.
+        DataError, SettingsError
+            As `from_bars`.
+        """
+        interval = timedelta(minutes=catalog.interval_minutes)
+        bars = read_tail(lake, instrument, catalog.lookback, interval=interval, until=until)
+        return cls.from_bars(catalog, market, bars, from_start=True, outside_sessions=outside_sessions)
+
+    @property
+    def row(self) -> FeatureRow | None:
+        """Features at the end of the last bar; None before the first."""
+        return self._row
+
+    @property
+    def bars(self) -> pl.DataFrame:
+        """The bars that are kept, sorted by time: at most `catalog.lookback`."""
+        return self._bars
+
+    def append(self, bar: Mapping[str, Any], clock: datetime | None) -> FeatureRow:
+        """Take the next bar; its features are those that the batch computes for it.
+
+        Parameters
+        ----------
+        bar:
+            ``time`` (open, tz-aware), open, high, low, close, and the optional columns that the catalog
+            needs; an optional value may be None where the market had none. Other keys are not read.
+        clock:
+            The present, tz-aware; None where the data's own end is the clock.
+
+        Raises
+        ------
+        DataError
+            The bar is refused, by a rule of `refusal`. The state is what it was.
+        SettingsError
+            The calendar does not reach the bar's date. The state is what it was.
+        """
+        refused = self.refusal(bar, clock)
+        if refused is not None:
+            raise DataError(refused.message, hint="append bars in time order, each once, after its end")
+        new = self._frame(bar)
+        self._take(self._bars.tail(self.catalog.lookback - 1).vstack(new).rechunk())
+        assert self._row is not None
+        return self._row
+
+    def refusal(self, bar: Mapping[str, Any], clock: datetime | None) -> Refusal | None:
+        """Why `append` would refuse `bar`; None where it would take it.
+
+        The first rule that applies is named:
+
+        - ``malformed``: a column is missing, the time has no zone, a value is no finite number;
+        - ``future``: the bar ends after `clock`;
+        - ``duplicate`` and ``conflicting_duplicate``: it opens with the last bar, with the same or with
+          other values;
+        - ``late``: it opens before the last bar;
+        - ``overlapping``: it opens after the last bar's open and before its end;
+        - ``non_positive_price``, ``ohlc_inconsistent``, ``negative_volume``, ``non_positive_quote``,
+          ``crossed_quote``: as at ingest (`marketray.ingest.quality.row_reasons`);
+        - ``outside_session``: it opens outside all sessions, and such bars are not kept.
+        """
+        malformed = self._malformed(bar)
+        if malformed is not None:
+            return Refusal("malformed", f"bar: malformed: {malformed}")
+        time: datetime = bar["time"]
+        return self._untimely(bar, clock) or self._untrue(bar) or self._off_session(time)
+
+    def _malformed(self, bar: Mapping[str, Any]) -> str | None:
+        missing = [name for name in self._schema if name not in bar]
+        if missing:
+            return f"got {sorted(bar)}, which lacks {missing}; required: {list(self._schema)}"
+        time = bar["time"]
+        if not isinstance(time, datetime) or time.utcoffset() is None:
+            return f"got time={time!r}; required: a datetime with its zone"
+        for name in self._schema:
+            value = bar[name]
+            if name == "time" or (value is None and name in OPTIONAL_COLUMNS):
+                continue
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not math.isfinite(value):
+                return f"got {name}={value!r}; required: a finite number"
+        return None
+
+    def _untimely(self, bar: Mapping[str, Any], clock: datetime | None) -> Refusal | None:
+        time: datetime = bar["time"]
+        shown, end = time.isoformat(), time + self._interval
+        if clock is not None and end > clock:
+            msg = f"bar {shown}: future: it ends at {end.isoformat()}; required: by {clock.isoformat()}"
+            return Refusal("future", msg)
+        if self._row is None:
+            return None
+        last = self._row.time
+        if time == last:
+            same = self._frame(bar).equals(self._bars.tail(1))
+            reason = "duplicate" if same else "conflicting_duplicate"
+        elif time < last:
+            reason = "late"
+        elif time < last + self._interval:
+            reason = "overlapping"
+        else:
+            return None
+        required = (last + self._interval).isoformat()
+        return Refusal(reason, f"bar {shown}: {reason}; required: an open at or after {required}")
+
+    def _untrue(self, bar: Mapping[str, Any]) -> Refusal | None:
+        reason = row_reasons(self._frame(bar, reason=None), interval_minutes=self.catalog.interval_minutes)[
+            "reason"
+        ][0]
+        if reason is None:
+            return None
+        got = ", ".join(f"{name}={bar[name]}" for name in self._schema if name != "time")
+        shown = bar["time"].isoformat()
+        return Refusal(reason, f"bar {shown}: {reason}: got {got}; required: {_REQUIRED[reason]}")
+
+    def _off_session(self, time: datetime) -> Refusal | None:
+        if self._outside == "keep":
+            return None
+        day = time.astimezone(UTC).date()
+        sessions = month_sessions(self.market, day, day)
+        stamp = pl.Series([time.astimezone(UTC)], dtype=pl.Datetime("us", "UTC"))
+        if sessions.locate(stamp)[0] >= 0:
+            return None
+        msg = (
+            f"bar {time.isoformat()}: outside_session; required: an open inside the sessions of "
+            f"{self.market.calendar} without its breaks {list(self.market.breaks)}"
+        )
+        return Refusal("outside_session", msg)
+
+    def _frame(self, bar: Mapping[str, Any], **texts: str | None) -> pl.DataFrame:
+        """The bar as a table of one row, with further columns of text."""
+        values = [bar["time"].astimezone(UTC) if name == "time" else bar[name] for name in self._schema]
+        schema = {**self._schema, **dict.fromkeys(texts, pl.String())}
+        return pl.DataFrame([(*values, *texts.values())], schema=schema, orient="row", strict=False)
+
+    def _take(self, bars: pl.DataFrame) -> None:
+        """Make `bars` the state; nothing has changed where their row cannot be computed."""
+        first, last = bars["time"][0].date(), bars["time"][-1].date()
+        row = self._plan.evaluate(bars, month_sessions(self.market, first, last))
+        self._bars, self._row = bars, row
+
+    def __reduce__(self) -> NoReturn:
+        msg = "OnlineState cannot be pickled; required: OnlineState.from_lake where it is needed"
+        raise TypeError(msg)

@@ -1,0 +1,61 @@
+"""The latest bars of the lake, as many as the features look back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    from marketray.lake import Lake
+
+__all__ = ["BAR_COLUMNS", "OPTIONAL_COLUMNS", "bar_schema", "read_tail"]
+
+OPTIONAL_COLUMNS = ("volume", "bid", "ask")
+"""Bar columns that a market may lack."""
+
+BAR_COLUMNS = ("time", "open", "high", "low", "close", *OPTIONAL_COLUMNS)
+"""Columns of the latest bars, in order; a column that is missing in the lake is all null here."""
+
+_DATASET = "bronze/bars"
+
+
+def read_tail(
+    lake: Lake, instrument: str, rows: int, *, interval: timedelta, until: datetime | None = None
+) -> pl.DataFrame:
+    """The last `rows` bars (fewer if there are fewer), sorted by time.
+
+    Only as many months are read as are needed.
+
+    Parameters
+    ----------
+    interval:
+        Length of a bar.
+    until:
+        Leave out bars that end after this time, tz-aware; None keeps all.
+    """
+    frames: list[pl.DataFrame] = []
+    found = 0
+    for partition in reversed(lake.partitions(_DATASET, instrument=instrument)):
+        frame = _with_all_columns(pl.DataFrame(lake.read(_DATASET, partition)))
+        if until is not None:
+            frame = frame.filter(pl.col("time") + interval <= until)
+        frames.append(frame)
+        found += len(frame)
+        if found >= rows:
+            break
+    if not frames:
+        return pl.DataFrame(schema=bar_schema())
+    return pl.concat(frames[::-1]).sort("time").tail(rows)
+
+
+def bar_schema() -> dict[str, pl.DataType]:
+    """Types of `BAR_COLUMNS`."""
+    return {c: pl.Datetime("us", "UTC") if c == "time" else pl.Float64() for c in BAR_COLUMNS}
+
+
+def _with_all_columns(frame: pl.DataFrame) -> pl.DataFrame:
+    absent = [pl.lit(None, pl.Float64).alias(c) for c in OPTIONAL_COLUMNS if c not in frame.columns]
+    return frame.with_columns(absent).select(BAR_COLUMNS)
