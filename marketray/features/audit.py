@@ -19,6 +19,7 @@ import polars as pl
 from marketray.errors import DataError
 from marketray.features.catalog import Catalog
 from marketray.features.kernel import compute
+from marketray.features.user import FAULTS
 from marketray.sessions import Sessions
 
 __all__ = ["TOLERANCE", "LookAhead", "Reference", "look_ahead", "lookback_cuts"]
@@ -99,8 +100,8 @@ def evaluate(catalog: Catalog, bars: pl.DataFrame, sessions: Sessions) -> pl.Dat
     """`compute`, with an expression's own failure as a DataError."""
     try:
         return compute(catalog, bars, sessions)
-    except pl.exceptions.PolarsError as e:
-        reason = str(e).strip().splitlines()[0]
+    except FAULTS as e:  # also what a user's function raises inside an expression
+        reason = (str(e).strip() or "no message").splitlines()[0]
         msg = f"features: an expression fails on {len(bars)} bars: {type(e).__name__}: {reason}"
         raise DataError(
             msg, hint="a feature must run on any number of bars; return null where it cannot"

@@ -23,16 +23,14 @@ from marketray.features.definition import Feature
 if TYPE_CHECKING:
     from marketray.settings_sections import FeatureFile
 
-__all__ = ["feature", "user_features"]
+__all__ = ["FAULTS", "feature", "user_features"]
 
 _OPTIONAL = ("volume", "bid", "ask")
 _BARS = ("time", "open", "high", "low", "close", *_OPTIONAL)
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _HINT = "docs/user-features.md says what a file of features must look like"
 
-# What a fault in a file raises: the standard library's errors short of MemoryError, Polars' own, and a
-# script's sys.exit. An interrupt, a lack of memory and a class of the file's own keep their trace.
-_FAULTS = (
+FAULTS = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -46,6 +44,8 @@ _FAULTS = (
     ValueError,
     pl.exceptions.PolarsError,
 )
+"""What a fault in a user's code raises: the standard library's errors short of MemoryError, Polars' own,
+and a script's sys.exit. An interrupt, a lack of memory and a class of the file's own keep their trace."""
 
 Definition = TypeVar("Definition", bound=Callable[[], pl.Expr])
 
@@ -166,7 +166,7 @@ def _declarations(file: FeatureFile) -> list[_Declaration]:
     except SyntaxError as e:
         msg = f"features.files: {file.path} line {e.lineno}: not valid Python ({e.msg})"
         raise SettingsError(msg, hint="fix the line") from e
-    except _FAULTS as e:
+    except FAULTS as e:
         where = _line(e, file.path)
         msg = f"features.files: {file.path}{where} failed: {type(e).__name__}: {e}"
         raise SettingsError(msg, hint=_HINT) from e
@@ -214,7 +214,7 @@ def _as_feature(declared: _Declaration, path: str) -> Feature:
     where = f"features.files: {path}: {declared.name!r}"
     try:
         made = declared.function()
-    except _FAULTS as e:
+    except FAULTS as e:
         msg = f"{where}{_line(e, path)} failed: {type(e).__name__}: {e}"
         raise SettingsError(msg, hint=_HINT) from e
     if not isinstance(made, pl.Expr):
