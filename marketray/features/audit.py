@@ -27,6 +27,7 @@ __all__ = ["TOLERANCE", "LookAhead", "Reference", "look_ahead", "lookback_cuts"]
 Float64Array = npt.NDArray[np.float64]
 
 TOLERANCE = 1e-9
+_EDGES = 12  # session edges at which the future is touched
 _VALUES = ("open", "high", "low", "close", "volume", "bid", "ask")
 
 
@@ -163,7 +164,7 @@ def _default_cuts(reference: Reference, seed: int) -> list[int]:
     moves = np.abs(np.diff(np.log(bars["close"].to_numpy()))) + 0.0
     largest = np.argsort(np.nan_to_num(moves))[-2:] + 1
     edges = 1 + np.flatnonzero(np.diff(reference.sessions.locate(bars["time"])))
-    for position in (*largest, *edges[-2:], *edges[:1]):
+    for position in (*largest, *edges[-_EDGES:]):
         cuts |= {int(position), int(position) + 1}
     cuts |= set(rng.integers(1, height, 8).tolist()) | {height - 1}
     return sorted(c for c in cuts if 1 <= c < height)

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from marketray.errors import DataError, LakeError
+from marketray.errors import DataError
 from marketray.features.audit import look_ahead
 from marketray.features.catalog import Catalog, build_catalog
 from marketray.features.stage import BARS, available_columns
@@ -154,9 +154,6 @@ def _latest(lake: Lake, instrument: str, wanted: int, columns: Sequence[str]) ->
         parts.append(part.with_columns(absent).select(columns))
         if sum(map(len, parts)) >= wanted:
             break
-    if not parts:
-        msg = f"{BARS}: no bars of instrument={instrument} in {lake.uri}"
-        raise LakeError(msg, hint="run `marketray ingest` again")
     return pl.concat(reversed(parts)).tail(wanted)
 
 

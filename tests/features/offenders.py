@@ -13,6 +13,7 @@ C, H, T = pl.col("close"), pl.col("high"), pl.col("time")
 RETURN = C / C.shift(1) - 1
 MOVE = C.diff()
 SPARSE = pl.when(T.dt.minute() % 5 == 3).then(C)  # a value in five minutes, as a slow second source has
+INSIDE = pl.col("_session").is_not_null()  # over a null session would gather every bar outside sessions
 HOUR = T.dt.truncate("1h")
 
 
@@ -87,7 +88,7 @@ HONEST: dict[str, tuple[int, pl.Expr]] = {
     "rank_in_window": (50, C.rolling_rank(50)),
     "forward_filled": (60, SPARSE.forward_fill() / C - 1),
     "hour_so_far": (60, C / pl.col("open").first().over(HOUR) - 1),
-    "session_high_so_far": (1_440, H.cum_max().over("_session") / C - 1),
+    "session_high_so_far": (1_440, pl.when(INSIDE).then(H.cum_max().over("_session") / C - 1)),
     "to_the_close": (1, (pl.col("_close_at") - pl.col("_decision_at")).dt.total_minutes()),
     "constant": (1, pl.lit(1.0)),
     "threshold": (2, (RETURN > 0.0002).cast(pl.Float64)),
