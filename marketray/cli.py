@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from marketray.cli_audit import audit_app
+from marketray.cli_options import Config, Json
 from marketray.errors import MarketrayError, SettingsError
 
 if TYPE_CHECKING:
@@ -31,9 +33,8 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="Registered models.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+app.add_typer(audit_app, name="audit")
 
-Config = Annotated[Path | None, typer.Option("--config", help="YAML settings file.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable JSON line.")]
 Bars = Annotated[
     list[Path] | None,
     typer.Option("--bars", help="CSV, NDJSON or Parquet file of bars; repeat for several files."),

@@ -24,7 +24,7 @@ from pydantic_settings import (
 from pydantic_settings import SettingsError as UnreadableVariable
 
 from marketray.errors import SettingsError
-from marketray.settings_file import describe, read_settings_file
+from marketray.settings_file import describe, read_feature_file, read_settings_file
 from marketray.settings_sections import (
     FeatureSettings,
     FileSource,
@@ -112,6 +112,15 @@ class Settings(BaseSettings):
                     f"horizon_minutes and extra_horizons_minutes that are multiples of {step}"
                 )
                 raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _feature_files_read(self) -> Settings:
+        """Take the feature files' text in, so that it goes wherever the settings go."""
+        files = self.features.files
+        if any(f.text is None for f in files):
+            read = tuple(f if f.text is not None else read_feature_file(self.resolve(f.path)) for f in files)
+            self.__dict__["features"] = self.features.model_copy(update={"files": read})
         return self
 
     @property

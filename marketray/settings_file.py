@@ -11,11 +11,12 @@ import yaml
 from yaml.constructor import ConstructorError
 
 from marketray.errors import SettingsError
+from marketray.settings_sections import FeatureFile
 
 if TYPE_CHECKING:
     from marketray.settings import Settings
 
-__all__ = ["describe", "read_settings_file", "save_settings"]
+__all__ = ["describe", "read_feature_file", "read_settings_file", "save_settings"]
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -71,17 +72,37 @@ def read_settings_file(path: Path) -> dict[str, Any]:
     return expanded
 
 
+def read_feature_file(path: Path) -> FeatureFile:
+    """A file named by ``features.files`` with its text; `path` is absolute.
+
+    Raises
+    ------
+    SettingsError
+        The file cannot be read, or is no text in UTF-8.
+    """
+    try:
+        return FeatureFile(path=str(path), text=path.read_text(encoding="utf-8"))
+    except OSError as e:
+        msg = f"features.files: {path} cannot be read ({e.strerror})"
+        raise SettingsError(msg, hint="relative paths start at MARKETRAY_HOME") from e
+    except UnicodeDecodeError as e:
+        msg = f"features.files: {path} is not a text file in UTF-8 ({e.reason} at byte {e.start})"
+        raise SettingsError(msg, hint="name a Python file; docs/user-features.md has an example") from e
+
+
 def save_settings(settings: Settings, path: Path) -> None:
     """Write what was set (not the defaults) as a file that `read_settings_file` reads.
 
-    The address of the tracking server is left out, since it can hold a password.
+    The address of the tracking server is left out, since it can hold a password. Of feature files only
+    the path is kept.
 
     Raises
     ------
     SettingsError
         The file cannot be written.
     """
-    values = settings.model_dump(mode="json", exclude_unset=True, exclude={"tracking": {"uri"}})
+    left_out: Any = {"tracking": {"uri": True}, "features": {"files": {"__all__": {"text"}}}}
+    values = settings.model_dump(mode="json", exclude_unset=True, exclude=left_out)
     values["home"] = str(settings.home_path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -88,9 +88,8 @@ def _type_name(annotation: Any) -> str:
     if origin is dict:
         return "mapping"
     name: str = annotation.__name__
-    return {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}.get(
-        name, name.lower()
-    )
+    words = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}
+    return {**words, "FeatureFile": "path"}.get(name, name.lower())
 
 
 def _default(field: FieldInfo) -> str:

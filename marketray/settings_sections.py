@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
     "FamilyName",
+    "FeatureFile",
     "FeatureSettings",
     "FileSource",
     "GateSettings",
@@ -88,9 +89,26 @@ class QualitySettings(_Section):
     spike_reversal: float = Field(0.8, ge=0.8, le=1)
 
 
+class FeatureFile(_Section):
+    """A Python file with features of the user; settings name the path only.
+
+    The text is read once, where the settings are made, and travels with them from then on: to the
+    cluster's tasks and into the model's card, where the path need not exist.
+    """
+
+    path: str
+    text: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+
 class FeatureSettings(_Section):
     """Which features to compute."""
 
+    files: tuple[FeatureFile, ...] = ()  # features of your own, see docs/user-features.md
     groups: tuple[str, ...] = ()  # of docs/features.md; empty: all groups
     exclude: tuple[str, ...] = ()  # features left out by name
 

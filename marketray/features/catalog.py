@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from marketray.errors import DataError, SettingsError
-from marketray.features.definition import Feature
+from marketray.features.definition import KERNEL_COLUMNS, Feature
 from marketray.features.groups import built_in_columns, built_in_features
+from marketray.features.user import user_features
+from marketray.features.user_check import check_expressions
 from marketray.hashing import code_hash, digest
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ _DEFINING_CODE = (
     "marketray.features.definition",
     "marketray.features.groups",
     "marketray.features.kernel",
+    "marketray.features.user",
     "marketray.features.windows",
     "marketray.sessions",
 )
@@ -45,8 +48,8 @@ class Catalog:
     interval_minutes:
         Length of a bar; decision_at = time + interval.
     hash:
-        32 hex digits over the definitions and the code behind them. A model answers only for features
-        of the catalog that it was trained on.
+        32 hex digits over the definitions, the text of user files and the code behind them. A model
+        answers only for features of the catalog that it was trained on.
     layers:
         The computation: each layer's expressions need only bars, kernel columns and earlier layers.
     """
@@ -89,6 +92,17 @@ class Catalog:
                 kept.append(chosen)
         return tuple(reversed(kept))
 
+    def subset(self, names: Collection[str], *, known_at_once: bool = False) -> Catalog:
+        """The catalog of some features and of what they are computed from; the hash stays.
+
+        With `known_at_once` every lookback counts as 1, so that no value is withheld.
+        """
+        chosen = tuple(f for f in self.features if f.name in names)
+        if known_at_once:
+            chosen = tuple(replace(f, lookback=1) for f in chosen)
+        definitions = {e.meta.output_name(): e for layer in self.layers for e in layer}
+        return replace(self, features=chosen, layers=_layers([f.name for f in chosen], definitions))
+
     def __getitem__(self, name: str) -> Feature:
         """The definition of one feature."""
         for feature in self.features:
@@ -105,7 +119,7 @@ def build_catalog(
     Parameters
     ----------
     settings:
-        Groups to compute (empty: all) and names to leave out.
+        Groups to compute (empty: all), names to leave out, and files with features of the user.
     available:
         Bar columns that hold data; a volume that is null throughout is not among them.
     interval_minutes:
@@ -114,7 +128,7 @@ def build_catalog(
     Raises
     ------
     SettingsError
-        A group or a name is unknown, or nothing is left.
+        A group or a name is unknown, a user file is wrong, or nothing is left.
     DataError
         The bars lack a column that every feature needs.
     """
@@ -122,7 +136,11 @@ def build_catalog(
     if missing:
         msg = f"bars: got the columns {sorted(available)}, which lack {missing}; required: {list(_REQUIRED)}"
         raise DataError(msg, hint="run the ingest stage again")
-    known = built_in_features(interval_minutes)
+    built_in, shared = built_in_features(interval_minutes), built_in_columns()
+    own = user_features(settings.files, {*shared, *KERNEL_COLUMNS, *(f.name for f in built_in)})
+    known = [*built_in, *own]
+    definitions = {**shared, **{f.name: f.expression for f in known}}
+    check_expressions(own, definitions)
     chosen = _chosen(settings, known)
     kept = tuple(f for f in chosen if set(f.inputs) <= set(available))
     dropped = tuple(f.name for f in chosen if f not in kept)
@@ -131,13 +149,13 @@ def build_catalog(
     if not kept:
         msg = f"features: groups={list(settings.groups)} and exclude leave no feature for these bars"
         raise SettingsError(msg, hint="choose more groups, or exclude fewer features")
-    definitions = {**built_in_columns(), **{f.name: f.expression for f in known}}
     identity = [[f.name, f.group, f.lookback, f.formula, f.unit, f.inputs, f.exact] for f in kept]
+    texts = [file.text for file in settings.files]
     return Catalog(
         features=kept,
         dropped=dropped,
         interval_minutes=interval_minutes,
-        hash=digest(identity, interval_minutes, code_hash(*_DEFINING_CODE)),
+        hash=digest(identity, texts, interval_minutes, code_hash(*_DEFINING_CODE)),
         layers=_layers([f.name for f in kept], definitions),
     )
 
