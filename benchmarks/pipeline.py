@@ -75,7 +75,7 @@ def measure(bars: int, stage1: int, stage2: int) -> dict[str, object]:
     features = as_plain(done.results["features"])
     return {
         "bars": bars,
-        "features": len(features["names"]),
+        "features": features["features"],
         "trials": done.results["tune"].trials,
         "seconds": round(seconds, 1),
         "stage_seconds": done.stage_seconds,
