@@ -35,7 +35,7 @@ class Shell:
         return {**kept, "MARKETRAY_HOME": str(self.home), "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 
     def marketray(self, *arguments: str, code: int = 0) -> str:
-        """Run ``marketray``; its standard output. The exit code must be `code`."""
+        """Run ``marketray``; its output, or its errors where the required exit `code` is not 0."""
         done = subprocess.run(
             [str(Path(sys.executable).parent / "marketray"), *arguments],
             cwd=self.home,
@@ -45,7 +45,7 @@ class Shell:
             check=False,
         )
         assert done.returncode == code, done.stderr[-4000:]
-        return done.stdout
+        return done.stderr if code else done.stdout
 
     def json(self, *arguments: str) -> Any:
         """Run ``marketray … --config … --json``; the parsed last line."""

@@ -81,4 +81,8 @@ def test_the_forecast_equals_the_batch_features_through_the_native_model(
 
 
 def test_an_unreachable_service_is_one_clear_error(shell: Shell) -> None:
-    shell.marketray("predict", "--url", "http://127.0.0.1:9", "--config", str(shell.config), code=1)
+    url = "http://127.0.0.1:9"
+    printed = shell.marketray("predict", "--url", url, "--config", str(shell.config), code=1)
+    assert printed.count("error: ") == 1
+    assert url in printed
+    assert "Traceback" not in printed
