@@ -55,7 +55,10 @@ def _window(window: str, trading_sentiment: float, trading_strength: float) -> l
         ("sentiment_change", change, f"avg_sentiment - that of the {window} before, null without", "-2 to 2"),
         ("dispersion", dispersion, f"sd of p(positive) - p(negative), {span}; null below 2", "0 to 1"),
     ]
-    return [_feature(f"news_{name}_{window}", *rest) for name, *rest in measures]
+    return [
+        _feature(f"news_{name}_{window}", expression, formula, unit)
+        for name, expression, formula, unit in measures
+    ]
 
 
 def _decaying(life: str) -> list[Feature]:
