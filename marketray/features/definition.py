@@ -31,7 +31,7 @@ class Feature:
         For people: the definition in words of the trade, where it comes from, and its unit ("fraction"
         for returns and other shares, "minutes", "index 0-100", …).
     inputs:
-        Optional bar columns it needs (volume, bid, ask); without them the feature is dropped.
+        Optional bar columns it needs (`marketray.bars.OPTIONAL`); without them the feature is dropped.
     exact:
         Whether every cut of the data gives the same bits (lags, minima, maxima, single-bar values), as
         opposed to equality within rounding.
