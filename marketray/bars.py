@@ -1,8 +1,8 @@
-"""The columns of a bar, named once for ingest, features and serving."""
+"""The columns of a bar and its greatest length, named once for ingest, features and serving."""
 
 from __future__ import annotations
 
-__all__ = ["COLUMNS", "OPTIONAL", "PRICES", "QUOTES", "REQUIRED", "SIZES", "VALUES"]
+__all__ = ["COLUMNS", "DAY_MINUTES", "OPTIONAL", "PRICES", "QUOTES", "REQUIRED", "SIZES", "VALUES"]
 
 PRICES = ("open", "high", "low", "close")
 """In the instrument's quote currency, above 0."""
@@ -24,3 +24,6 @@ VALUES = (*PRICES, *OPTIONAL)
 
 COLUMNS = ("time", *VALUES)
 """All columns, in the order of every table of bars."""
+
+DAY_MINUTES = 1440
+"""Length of a daily bar, the longest there is; also the longest session."""

@@ -23,6 +23,7 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as UnreadableVariable
 
+from marketray.bars import DAY_MINUTES
 from marketray.errors import SettingsError
 from marketray.settings_file import describe, read_feature_file, read_settings_file
 from marketray.settings_sections import (
@@ -68,7 +69,7 @@ class Settings(BaseSettings):
     name: Name = "default"  # of the run: its dataset, folder and experiment
     instrument: Name = "SPX500_USD"  # its name in the lake; the one that is labelled, tuned and served
     instruments: tuple[Name, ...] = ()  # all that are ingested and get features; empty: just `instrument`
-    bar_interval_minutes: int = Field(1, ge=1, le=1440)
+    bar_interval_minutes: int = Field(1, ge=1, le=DAY_MINUTES)
     clock: str = "data"  # data: the last bar's end; system: now; or an ISO 8601 time with zone
     source: SimulatorSource | FileSource = Field(SimulatorSource(), discriminator="kind")
     market: MarketSettings = MarketSettings()
@@ -122,6 +123,8 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _reachable_horizon(self) -> Settings:
         step, labels = self.bar_interval_minutes, self.labels
+        if step == DAY_MINUTES:  # daily bars have features only, as the dataset stage says
+            return self
         for horizon in (labels.horizon_minutes, *labels.extra_horizons_minutes):
             if horizon < step or horizon % step > labels.label_tolerance_minutes:
                 msg = (

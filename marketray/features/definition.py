@@ -10,7 +10,7 @@ __all__ = ["KERNEL_COLUMNS", "Feature"]
 
 KERNEL_COLUMNS = ("_row", "_decision_at", "_session", "_open_at", "_close_at")
 """Columns that the kernel adds to the bars before any expression is evaluated: the row's position, the
-decision time, and the session that holds the bar (position, open and close; null outside sessions)."""
+decision time, and the session that the bar belongs to (position, open and close; null outside sessions)."""
 
 
 @dataclass(frozen=True)

@@ -262,7 +262,7 @@ class OnlineState:
         day = time.astimezone(UTC).date()
         sessions = month_sessions(self.market, day, day)
         stamp = pl.Series([time.astimezone(UTC)], dtype=pl.Datetime("us", "UTC"))
-        if sessions.locate(stamp)[0] >= 0:
+        if sessions.locate(stamp, self.catalog.interval_minutes)[0] >= 0:
             return None
         msg = (
             f"bar {time.isoformat()}: outside_session; required: an open inside the sessions of "
