@@ -22,15 +22,25 @@ import pandas as pd
 import polars as pl
 from exchange_calendars.errors import InvalidCalendarName
 
+from marketray.bars import DAY_MINUTES
 from marketray.errors import SettingsError
 
 if TYPE_CHECKING:
     from marketray.settings import MarketSettings
 
-__all__ = ["Break", "Sessions", "check_market", "month_sessions", "parse_break", "trading_sessions"]
+__all__ = [
+    "Break",
+    "Sessions",
+    "check_market",
+    "locate_bars",
+    "month_sessions",
+    "parse_break",
+    "trading_sessions",
+]
 
 Int64Array = npt.NDArray[np.int64]
 
+_MINUTE_US = 60_000_000
 _BREAK = re.compile(r"(\d{2}:\d{2})\s*[-–]\s*(\d{2}:\d{2})\s+(\S+)")
 
 
@@ -66,24 +76,52 @@ class Sessions:
         """Session closes, microseconds since the epoch, UTC."""
         return self.frame["close_at"].to_physical().to_numpy()
 
-    def locate(self, times: pl.Series) -> npt.NDArray[np.int32]:
-        """Position of the session with open_at <= time < close_at for each time; -1 outside all.
+    def locate(self, times: pl.Series, interval_minutes: int = 1) -> npt.NDArray[np.int32]:
+        """Position of each bar's session, by the rule of `locate_bars`; -1 outside all.
 
         Parameters
         ----------
         times:
             Bar opens, tz-aware UTC datetimes, shape (n,).
+        interval_minutes:
+            Length of a bar.
         """
         us = times.dt.cast_time_unit("us").to_physical().to_numpy()
-        position = np.searchsorted(self.open_us, us, side="right") - 1
-        inside = (position >= 0) & (us < self.close_us[np.maximum(position, 0)])
-        return np.where(inside, position, -1).astype(np.int32)
+        return locate_bars(us, self.open_us, self.close_us, interval_minutes).astype(np.int32)
 
     def minutes(self, start: datetime, end: datetime, interval_minutes: int = 1) -> int:
         """How many bar opens the sessions hold in [start, end)."""
         lo = np.maximum(self.open_us, int(start.timestamp() * 1e6))
         hi = np.minimum(self.close_us, int(end.timestamp() * 1e6))
         return int((np.maximum(hi - lo, 0) // (interval_minutes * 60_000_000)).sum())
+
+
+def locate_bars(
+    times_us: Int64Array, open_us: Int64Array, close_us: Int64Array, interval_minutes: int
+) -> Int64Array:
+    """Position of the session that each bar belongs to, -1 for none; shape (n,).
+
+    A bar belongs to the session that holds its open: open <= time < close. A daily bar is a whole session
+    and may be stamped before that opens, at midnight: it belongs to the last session that closes in
+    (time, time + one day].
+
+    Parameters
+    ----------
+    times_us:
+        Bar opens, us UTC, shape (n,).
+    open_us, close_us:
+        Sorted, disjoint sessions, us UTC, shape (m,).
+    interval_minutes:
+        Length of a bar.
+    """
+    if not len(open_us):
+        return np.full(len(times_us), -1, np.int64)
+    if interval_minutes < DAY_MINUTES:
+        position = np.searchsorted(open_us, times_us, side="right") - 1
+    else:
+        position = np.searchsorted(close_us, times_us + interval_minutes * _MINUTE_US, side="right") - 1
+    inside = (position >= 0) & (times_us < close_us[np.maximum(position, 0)])
+    return np.where(inside, position, -1)
 
 
 def parse_break(text: str) -> Break:

@@ -23,6 +23,7 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as UnreadableVariable
 
+from marketray.bars import DAY_MINUTES
 from marketray.errors import SettingsError
 from marketray.settings_file import describe, read_feature_file, read_settings_file
 from marketray.settings_sections import (
@@ -66,8 +67,9 @@ class Settings(BaseSettings):
 
     home: Path = Path("~/.marketray")  # lake, runs, models, MLflow database
     name: Name = "default"  # of the run: its dataset, folder and experiment
-    instrument: Name = "SPX500_USD"  # its name in the lake
-    bar_interval_minutes: int = Field(1, ge=1, le=1440)
+    instrument: Name = "SPX500_USD"  # its name in the lake; the one that is labelled, tuned and served
+    instruments: tuple[Name, ...] = ()  # all that are ingested and get features; empty: just `instrument`
+    bar_interval_minutes: int = Field(1, ge=1, le=DAY_MINUTES)
     clock: str = "data"  # data: the last bar's end; system: now; or an ISO 8601 time with zone
     source: SimulatorSource | FileSource = Field(SimulatorSource(), discriminator="kind")
     market: MarketSettings = MarketSettings()
@@ -80,6 +82,23 @@ class Settings(BaseSettings):
     tracking: TrackingSettings = TrackingSettings()
     serving: ServingSettings = ServingSettings()
     lake: str | None = None  # path or URI; default: <home>/lake
+
+    @model_validator(mode="after")
+    def _distinct_instruments(self) -> Settings:
+        names = self.instruments
+        if names and (self.instrument not in names or len(set(names)) < len(names)):
+            msg = (
+                f"instruments={list(names)}; required: different names, and instrument={self.instrument!r} "
+                "among them"
+            )
+            raise ValueError(msg)
+        if len(names) > 1 and isinstance(self.source, FileSource) and self.source.instrument_column is None:
+            msg = (
+                f"instruments={list(names)} would all be made of the same rows; required: "
+                "source.instrument_column, the column that names the instrument of a row"
+            )
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _known_clock(self) -> Settings:
@@ -104,6 +123,8 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _reachable_horizon(self) -> Settings:
         step, labels = self.bar_interval_minutes, self.labels
+        if step == DAY_MINUTES:  # daily bars have features only, as the dataset stage says
+            return self
         for horizon in (labels.horizon_minutes, *labels.extra_horizons_minutes):
             if horizon < step or horizon % step > labels.label_tolerance_minutes:
                 msg = (
@@ -122,6 +143,19 @@ class Settings(BaseSettings):
             read = tuple(f if f.text is not None else read_feature_file(self.resolve(f.path)) for f in files)
             self.__dict__["features"] = self.features.model_copy(update={"files": read})
         return self
+
+    @property
+    def panel(self) -> tuple[str, ...]:
+        """Names of all instruments that are ingested and get features; `instrument` is one of them."""
+        return self.instruments or (self.instrument,)
+
+    def only(self, instrument: str) -> Settings:
+        """These settings for one instrument of the panel alone: the same bars, read by `source.select`."""
+        source = self.source
+        if isinstance(source, FileSource) and source.instrument_column is not None:
+            select = {**source.select, source.instrument_column: instrument}
+            source = source.model_copy(update={"instrument_column": None, "select": select})
+        return self.model_copy(update={"instrument": instrument, "instruments": (), "source": source})
 
     @property
     def home_path(self) -> Path:

@@ -62,10 +62,18 @@ class FileSource(_Section):
     format: Literal["auto", "csv", "ndjson", "parquet"] = "auto"
     layout: Literal["columns", "oanda"] = "columns"  # named columns, or OANDA candles
     columns: dict[str, str] = {}  # ours -> the file's name; same name where not given
+    instrument_column: str | None = None  # of files with several instruments: the column with their names
     select: dict[str, str] = {}  # keep rows whose column has this value, e.g. {contract: ESH19}
     timezone: str | None = None  # zone of naive stamps; required when stamps are naive
     stamp: Literal["open", "close"] = "open"  # what a stamp means: the bar's open or its close
     volume: Literal["auto", "present", "absent"] = "auto"  # auto: all zero means absent
+
+    @model_validator(mode="after")
+    def _selected_once(self) -> FileSource:
+        if self.instrument_column in self.select:
+            msg = f"instrument_column={self.instrument_column!r} is in select too; required: one of the two"
+            raise ValueError(msg)
+        return self
 
 
 class MarketSettings(_Section):

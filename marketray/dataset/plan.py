@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from marketray.bars import COLUMNS, REQUIRED
 from marketray.dataset.load import DATASET, VAULT
 from marketray.dataset.splits import VAULT_SPLITS, Split
 from marketray.errors import LakeError
@@ -34,9 +35,6 @@ BARS = "bronze/bars"
 FEATURES = "silver/features"
 ELIGIBLE = "silver/eligible"
 """Times of the eligible rows of a dataset: {name, instrument, month}; neither labels nor features."""
-
-_REQUIRED = ("time", "open", "high", "low", "close")
-_OPTIONAL = ("volume", "bid", "ask")
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class Target:
 def stored_catalog(settings: Settings, lake: Lake) -> Catalog:
     """The catalog that the stored features were made with.
 
-    An optional input (volume, bid, ask) counts as present where some feature that needs it is stored.
+    An optional input counts as present where some feature that needs it is stored.
 
     Raises
     ------
@@ -88,9 +86,9 @@ def stored_catalog(settings: Settings, lake: Lake) -> Catalog:
         raise LakeError(msg, hint="run the features stage (marketray features) first")
     stored = set(lake.null_counts(FEATURES, found[-1]))
     interval = settings.bar_interval_minutes
-    everything = build_catalog(settings.features, (*_REQUIRED, *_OPTIONAL), interval)
+    everything = build_catalog(settings.features, COLUMNS, interval)
     present = {name for f in everything.features if f.name in stored for name in f.inputs}
-    catalog = build_catalog(settings.features, (*_REQUIRED, *sorted(present)), interval)
+    catalog = build_catalog(settings.features, (*REQUIRED, *sorted(present)), interval)
     missing = [name for name in catalog.names if name not in stored]
     if missing:
         msg = f"{FEATURES} lacks {len(missing)} columns of the catalog, such as {missing[:3]}"

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from marketray.bars import DAY_MINUTES
 from marketray.dataset.assemble import DROP_REASONS, eligible_rows, gold_rows, label_month
 from marketray.dataset.labels import LabelReport, Moments
 from marketray.dataset.load import split_path
@@ -35,7 +36,7 @@ from marketray.dataset.plan import (
     stored_catalog,
 )
 from marketray.dataset.splits import Split, make_split
-from marketray.errors import DataError, MarketrayError
+from marketray.errors import DataError, MarketrayError, SettingsError
 from marketray.hashing import code_hash, digest, table_hash
 from marketray.lake import Lake, Manifest
 from marketray.sessions import Sessions, trading_sessions
@@ -86,11 +87,14 @@ def run_dataset(settings: Settings) -> DatasetResult:
 
     Raises
     ------
+    SettingsError
+        The bars are daily ones, which cannot be labelled.
     LakeError
         Bars or features are missing, or features are older than the bars or the catalog.
     DataError
         Too few eligible rows for the split.
     """
+    _refuse_daily_bars(settings)
     lake = Lake(settings.lake_uri)
     catalog = stored_catalog(settings, lake)
     months = plan_months(settings, lake, catalog)
@@ -110,6 +114,16 @@ def run_dataset(settings: Settings) -> DatasetResult:
     more = _write_rows(settings, lake, months, targets, catalog.names)
     delete_stale(settings, lake, months, [t for group in targets.values() for t in group])
     return _finish(settings, lake, months, split, (written + more[0], skipped + more[1]))
+
+
+def _refuse_daily_bars(settings: Settings) -> None:
+    """A daily bar is a whole session, so that nothing of its session is left to forecast at its end."""
+    if settings.bar_interval_minutes >= DAY_MINUTES:
+        msg = (
+            f"bar_interval_minutes={settings.bar_interval_minutes}: a label never leaves its bar's session "
+            "(law 2, docs/laws.md), and a daily bar is a whole session; required: bars shorter than a session"
+        )
+        raise SettingsError(msg, hint="daily bars have features only; label an instrument with intraday bars")
 
 
 def _list_eligible(

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from marketray.bars import VALUES
 from marketray.errors import DataError
 from marketray.features.catalog import Catalog
 from marketray.features.kernel import compute
@@ -28,7 +29,6 @@ Float64Array = npt.NDArray[np.float64]
 
 TOLERANCE = 1e-9
 _EDGES = 12  # session edges at which the future is touched
-_VALUES = ("open", "high", "low", "close", "volume", "bid", "ask")
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def _changed(bars: pl.DataFrame, cut: int, rng: np.random.Generator) -> pl.DataF
     later = bars.height - cut
     order = np.concatenate([np.arange(cut), cut + rng.permutation(later)])
     factor = pl.Series(np.concatenate([np.ones(cut), np.exp(rng.normal(0, 0.2, later))]))
-    names = [name for name in _VALUES if name in bars.columns]
+    names = [name for name in VALUES if name in bars.columns]
     values = bars.select(names)[order].select(pl.col(name) * factor for name in names)
     return bars.with_columns(values.get_columns())
 

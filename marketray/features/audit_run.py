@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from marketray.bars import COLUMNS, QUOTES, SIZES
 from marketray.errors import DataError
 from marketray.features.audit import look_ahead
 from marketray.features.catalog import Catalog, build_catalog
@@ -24,8 +25,6 @@ __all__ = ["AuditBars", "AuditReport", "audit_bars", "audit_look_ahead", "audit_
 
 _log = logging.getLogger(__name__)
 
-_VALUES = ("open", "high", "low", "close", "volume", "bid", "ask")
-_REQUIRED = ("time", "open", "high", "low", "close")
 _LEAST = 6_000
 _SIMULATED_LEAST = 10_000
 
@@ -129,7 +128,7 @@ def audit_bars(settings: Settings, size: int | None = None) -> AuditBars:
     available = available_columns(lake, settings.instrument)
     origin = f"{settings.instrument} in {settings.lake_uri}"
     stored = bool(available)
-    catalog = build_catalog(settings.features, available if stored else (*_REQUIRED, *_VALUES[4:]), interval)
+    catalog = build_catalog(settings.features, available if stored else COLUMNS, interval)
     wanted = size or max(_LEAST, 3 * catalog.lookback)
     if stored:
         frame = _latest(lake, settings.instrument, wanted, catalog.columns)
@@ -158,7 +157,7 @@ def _latest(lake: Lake, instrument: str, wanted: int, columns: Sequence[str]) ->
 
 
 def _simulated(settings: Settings, wanted: int) -> pl.DataFrame:
-    """Simulated bars of the settings' interval, with quotes two hundredths of a percent around the close."""
+    """Simulated bars of the settings' interval, with made quotes and sizes around the close."""
     base = settings.source if isinstance(settings.source, SimulatorSource) else SimulatorSource()
     step = settings.bar_interval_minutes
     minutes = max(_SIMULATED_LEAST, wanted * step * 2)
@@ -166,12 +165,13 @@ def _simulated(settings: Settings, wanted: int) -> pl.DataFrame:
     chunks = simulate(source, settings.market, settings.instrument)
     frame = pl.concat(pl.DataFrame(pl.from_arrow(chunk.bars)) for chunk in chunks)
     half = pl.col("close") * 1e-5 * (1 + pl.col("volume") % 7)
-    frame = frame.with_columns(bid=pl.col("close") - half, ask=pl.col("close") + half)
+    sizes = {name: 1 + pl.col("volume") % n for name, n in zip(SIZES, (11, 13), strict=True)}
+    frame = frame.with_columns(bid=pl.col("close") - half, ask=pl.col("close") + half, **sizes)
     if step > 1:
-        opens, closes = pl.col("open").first(), pl.col("close", "bid", "ask").last()
+        opens, closes = pl.col("open").first(), pl.col("close", *QUOTES, *SIZES).last()
         ranges = (pl.col("high").max(), pl.col("low").min(), pl.col("volume").sum())
         frame = frame.group_by_dynamic("time", every=f"{step}m").agg(opens, *ranges, closes)
-    return frame.select("time", *_VALUES).tail(wanted)
+    return frame.select(COLUMNS).tail(wanted)
 
 
 def _details(chosen: AuditBars, short: Sequence[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from marketray.bars import REQUIRED
 from marketray.errors import DataError, SettingsError
 from marketray.features.definition import KERNEL_COLUMNS, Feature
 from marketray.features.groups import built_in_columns, built_in_features
@@ -23,7 +24,6 @@ __all__ = ["Catalog", "Feature", "build_catalog"]
 
 _log = logging.getLogger(__name__)
 
-_REQUIRED = ("time", "open", "high", "low", "close")
 _DEFINING_CODE = (
     "marketray.features.catalog",
     "marketray.features.definition",
@@ -74,7 +74,7 @@ class Catalog:
     def columns(self) -> tuple[str, ...]:
         """Bar columns to read."""
         optional = {name for f in self.features for name in f.inputs}
-        return (*_REQUIRED, *sorted(optional))
+        return (*REQUIRED, *sorted(optional))
 
     def group(self, name: str) -> tuple[str, ...]:
         """Names of the features of one group."""
@@ -132,9 +132,9 @@ def build_catalog(
     DataError
         The bars lack a column that every feature needs.
     """
-    missing = sorted(set(_REQUIRED) - set(available))
+    missing = sorted(set(REQUIRED) - set(available))
     if missing:
-        msg = f"bars: got the columns {sorted(available)}, which lack {missing}; required: {list(_REQUIRED)}"
+        msg = f"bars: got the columns {sorted(available)}, which lack {missing}; required: {list(REQUIRED)}"
         raise DataError(msg, hint="run the ingest stage again")
     built_in, shared = built_in_features(interval_minutes), built_in_columns()
     own = user_features(settings.files, {*shared, *KERNEL_COLUMNS, *(f.name for f in built_in)})

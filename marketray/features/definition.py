@@ -10,7 +10,7 @@ __all__ = ["KERNEL_COLUMNS", "Feature"]
 
 KERNEL_COLUMNS = ("_row", "_decision_at", "_session", "_open_at", "_close_at")
 """Columns that the kernel adds to the bars before any expression is evaluated: the row's position, the
-decision time, and the session that holds the bar (position, open and close; null outside sessions)."""
+decision time, and the session that the bar belongs to (position, open and close; null outside sessions)."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Feature:
         For people: the definition in words of the trade, where it comes from, and its unit ("fraction"
         for returns and other shares, "minutes", "index 0-100", …).
     inputs:
-        Optional bar columns it needs (volume, bid, ask); without them the feature is dropped.
+        Optional bar columns it needs (`marketray.bars.OPTIONAL`); without them the feature is dropped.
     exact:
         Whether every cut of the data gives the same bits (lags, minima, maxima, single-bar values), as
         opposed to equality within rounding.

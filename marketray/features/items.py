@@ -5,7 +5,7 @@ A month is one possible cut; any other gives the same features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +14,7 @@ from marketray.errors import DataError
 from marketray.hashing import digest
 from marketray.settings import MarketSettings
 
-__all__ = ["BarMonth", "TimeRange", "WorkItem", "hours", "month_ranges", "plan_items", "stage_key"]
+__all__ = ["BarMonth", "TimeRange", "WorkItem", "batches", "hours", "month_ranges", "plan_items", "stage_key"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,30 @@ def stage_key(catalog_hash: str, market: MarketSettings, contents: Sequence[str 
 def month_ranges(months: Sequence[BarMonth]) -> list[TimeRange]:
     """One range a month."""
     return [TimeRange("month", m.month, m.start, m.end) for m in months]
+
+
+def batches(items: Sequence[WorkItem], bars: Mapping[str, int], most: int) -> list[list[WorkItem]]:
+    """Put adjacent ranges of one instrument together, for one task to read and compute at once.
+
+    Parameters
+    ----------
+    items:
+        Of one instrument, in time order.
+    bars:
+        How many bars a range has, by its label.
+    most:
+        Bars of a batch, halo not counted; a range with more is a batch of its own.
+    """
+    found: list[list[WorkItem]] = []
+    size = 0
+    for item in items:
+        size += bars[item.span.label]
+        if found and size <= most and found[-1][-1].span.end == item.span.start:
+            found[-1].append(item)
+        else:
+            found.append([item])
+            size = bars[item.span.label]
+    return found
 
 
 def plan_items(

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from marketray.bars import DAY_MINUTES
 from marketray.errors import DataError, SettingsError
 from marketray.features.catalog import Catalog
-from marketray.features.groups.session import MAX_SESSION_MINUTES
 from marketray.sessions import Sessions
 
 __all__ = ["compute", "compute_range", "known", "known_values", "latest", "with_kernel_columns"]
@@ -125,10 +125,10 @@ def with_kernel_columns(catalog: Catalog, bars: pl.DataFrame, sessions: Sessions
     _check(catalog.columns, bars)
     spans = sessions.frame
     longest = timedelta(microseconds=int((sessions.close_us - sessions.open_us).max(initial=0)))
-    if longest > timedelta(minutes=MAX_SESSION_MINUTES):
-        msg = f"market.calendar: a session lasts {longest}; required: at most {MAX_SESSION_MINUTES} minutes"
+    if longest > timedelta(minutes=DAY_MINUTES):
+        msg = f"market.calendar: a session lasts {longest}; required: at most {DAY_MINUTES} minutes"
         raise SettingsError(msg, hint="declare the daily halts in market.breaks")
-    position = pl.Series("_session", sessions.locate(bars["time"]))
+    position = pl.Series("_session", sessions.locate(bars["time"], catalog.interval_minutes))
     position = position.set(position < 0, None)
     if bars.columns != list(catalog.columns):
         bars = bars.select(catalog.columns)

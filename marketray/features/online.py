@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 __all__ = ["OnlineState", "Refusal"]
 
-_PRICES = ("open", "high", "low", "close")
 _REQUIRED = {
     "non_positive_price": "prices above 0",
     "ohlc_inconsistent": "low <= open, close <= high",
     "negative_volume": "a volume of at least 0",
     "non_positive_quote": "bid and ask above 0",
     "crossed_quote": "bid <= ask",
+    "negative_size": "sizes of at least 0",
 }
 
 
@@ -200,7 +200,7 @@ class OnlineState:
         - ``late``: it opens before the last bar;
         - ``overlapping``: it opens after the last bar's open and before its end;
         - ``non_positive_price``, ``ohlc_inconsistent``, ``negative_volume``, ``non_positive_quote``,
-          ``crossed_quote``: as at ingest (`marketray.ingest.quality.row_reasons`);
+          ``crossed_quote``, ``negative_size``: as at ingest (`marketray.ingest.quality.row_reasons`);
         - ``outside_session``: it opens outside all sessions, and such bars are not kept.
         """
         malformed = self._malformed(bar)
@@ -262,7 +262,7 @@ class OnlineState:
         day = time.astimezone(UTC).date()
         sessions = month_sessions(self.market, day, day)
         stamp = pl.Series([time.astimezone(UTC)], dtype=pl.Datetime("us", "UTC"))
-        if sessions.locate(stamp)[0] >= 0:
+        if sessions.locate(stamp, self.catalog.interval_minutes)[0] >= 0:
             return None
         msg = (
             f"bar {time.isoformat()}: outside_session; required: an open inside the sessions of "

@@ -1,4 +1,4 @@
-"""Bars to features on Ray Data: one task a month, each reads its own bars and its halo.
+"""Bars to features on Ray Data: a task for a month, or for several short ones, with their halo.
 
 Tasks write their partition themselves and return one small row, so no feature table travels through
 the object store. A finished partition whose inputs, settings and code are unchanged is not done again.
@@ -8,29 +8,27 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from marketray import errors
-from marketray.errors import ClusterError, DataError, LakeError, MarketrayError
+from marketray.bars import OPTIONAL
+from marketray.errors import ClusterError, LakeError, MarketrayError
 from marketray.features.items import (
     BarMonth,
     TimeRange,
     WorkItem,
+    batches,
     hours,
     month_ranges,
     plan_items,
     stage_key,
 )
-from marketray.hashing import code_hash, digest, table_hash
-from marketray.lake import Lake, Manifest
-from marketray.settings import FeatureSettings, MarketSettings
+from marketray.features.work import BARS, FeatureTask, compute_features, load_catalog, where
+from marketray.hashing import code_hash, digest
+from marketray.lake import Lake
 
 if TYPE_CHECKING:
     from marketray.features.catalog import Catalog
@@ -40,32 +38,17 @@ __all__ = [
     "BARS",
     "DATASET",
     "FeatureResult",
-    "FeatureTask",
     "available_columns",
-    "load_catalog",
     "run_features",
     "run_ranges",
 ]
 
 _log = logging.getLogger(__name__)
 
-BARS = "bronze/bars"
 DATASET = "silver/features"
 
-_OPTIONAL = ("volume", "bid", "ask")
-
-
-@dataclass(frozen=True)
-class FeatureTask:
-    """What every task of a run needs to know; small, and equal on every node."""
-
-    lake_uri: str
-    dataset: str
-    features: FeatureSettings
-    market: MarketSettings
-    available: tuple[str, ...]
-    interval_minutes: int
-    catalog_hash: str
+_BATCH_BARS = 5_000
+"""Months of long bars are short; so many bars are worth a task of their own."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +58,18 @@ class FeatureResult:
     Attributes
     ----------
     written, skipped:
-        Partitions computed now, and those that were right already.
+        Partitions computed now, and those that were right already, over all instruments.
     rows:
-        Feature rows stored for the instrument, over all partitions.
+        Feature rows stored, over all partitions and instruments.
     months:
-        Labels of the partitions, in time order.
+        Labels of the partitions, in time order; of several instruments those that any has.
     features, lookback, catalog_hash:
         Number of features, bars that a row depends on, and identity of the catalog.
     dropped:
         Features that the bars cannot carry.
+    instruments:
+        Where the settings name several: the result of each. `features`, `lookback`, `catalog_hash` and
+        `dropped` above are then those of `instrument`, the one that is labelled.
     """
 
     written: int
@@ -94,10 +80,22 @@ class FeatureResult:
     lookback: int
     catalog_hash: str
     dropped: tuple[str, ...]
+    instruments: dict[str, FeatureResult] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The work on one instrument."""
+
+    instrument: str
+    months: list[BarMonth]
+    available: tuple[str, ...]
+    catalog: Catalog
+    items: list[WorkItem]
 
 
 def run_features(settings: Settings, *, workers: int | None = None) -> FeatureResult:
-    """Compute silver/features for every stored month of the instrument's bars.
+    """Compute silver/features for every stored month of every instrument's bars, in one Ray Data execution.
 
     Parameters
     ----------
@@ -116,64 +114,116 @@ def run_features(settings: Settings, *, workers: int | None = None) -> FeatureRe
         A task ended with an error of Ray's or an unforeseen one.
     """
     lake = Lake(settings.lake_uri)
-    months = _stored_months(lake, settings.instrument)
-    result = run_ranges(settings, month_ranges(months), DATASET, workers=workers)
-    for partition in lake.partitions(DATASET, instrument=settings.instrument):
-        if partition["month"] not in result.months:
-            lake.delete(DATASET, partition)
-    lake.write_json(
-        f"manifests/features/{settings.instrument}.json",
-        {
-            "key": stage_key(result.catalog_hash, settings.market, [m.content for m in months]),
-            "rows_in": sum(m.rows for m in months),
-            "rows_out": result.rows,
-            "rows_quarantined": 0,
-            "rows_dropped": 0,
-            "partitions": list(result.months),
-            "detail": {
-                "catalog_hash": result.catalog_hash,
-                "features": result.features,
-                "dropped_features": list(result.dropped),
-                "lookback": result.lookback,
-            },
-        },
-    )
+    plans = [_plan(settings, lake, name) for name in settings.panel]
+    result = _run(settings, plans, DATASET, workers, batch_bars=_BATCH_BARS)
+    for plan in plans:
+        own = result.instruments.get(plan.instrument, result)
+        for partition in lake.partitions(DATASET, instrument=plan.instrument):
+            if partition["month"] not in own.months:
+                lake.delete(DATASET, partition)
+        name = f"manifests/features/{plan.instrument}.json"
+        lake.write_json(name, _manifest_json(settings, plan, own))
     return result
 
 
 def run_ranges(
     settings: Settings, ranges: Sequence[TimeRange], dataset: str, *, workers: int | None = None
 ) -> FeatureResult:
-    """Compute the features of any disjoint time ranges into `dataset`; `run_features` says the rest."""
+    """Compute the features of any disjoint time ranges into `dataset`, one task a range.
+
+    `run_features` says the rest.
+    """
     lake = Lake(settings.lake_uri)
-    months = _stored_months(lake, settings.instrument)
-    available = available_columns(lake, settings.instrument)
+    plans = [_plan(settings, lake, name, ranges) for name in settings.panel]
+    return _run(settings, plans, dataset, workers, batch_bars=0)
+
+
+def _plan(
+    settings: Settings, lake: Lake, instrument: str, ranges: Sequence[TimeRange] | None = None
+) -> _Plan:
+    months = _stored_months(lake, instrument)
+    available = available_columns(lake, instrument)
     catalog = load_catalog(settings.features, available, settings.bar_interval_minutes)
-    task = FeatureTask(
-        lake_uri=settings.lake_uri,
-        dataset=dataset,
-        features=settings.features,
-        market=settings.market,
-        available=available,
-        interval_minutes=settings.bar_interval_minutes,
-        catalog_hash=catalog.hash,
-    )
     recipe = digest(catalog.hash, hours(settings.market), code_hash("marketray.features"))
-    items = plan_items(settings.instrument, months, ranges, catalog.lookback, recipe)
-    missing = [i for i in items if not lake.is_current(dataset, i.partition, i.key)]
-    if missing:
-        _execute(task, missing, workers)
-    stored = [lake.manifest(dataset, i.partition) for i in items]
+    spans = month_ranges(months) if ranges is None else ranges
+    items = plan_items(instrument, months, spans, catalog.lookback, recipe)
+    return _Plan(instrument, months, available, catalog, items)
+
+
+def _run(
+    settings: Settings, plans: Sequence[_Plan], dataset: str, workers: int | None, *, batch_bars: int
+) -> FeatureResult:
+    lake = Lake(settings.lake_uri)
+    rows: dict[WorkItem, int] = {}
+    for item in (i for plan in plans for i in plan.items):
+        found = lake.manifest(dataset, item.partition)
+        if found is not None and found.key == item.key:
+            rows[item] = found.rows_out
+    work, done = [], dict(rows)
+    for plan in plans:
+        missing = [i for i in plan.items if i not in rows]
+        bars = {m.month: m.rows for m in plan.months}
+        work += batches(missing, bars, batch_bars) if batch_bars else [[i] for i in missing]
+    if work:
+        task = FeatureTask(
+            lake_uri=settings.lake_uri,
+            dataset=dataset,
+            features=settings.features,
+            market=settings.market,
+            interval_minutes=settings.bar_interval_minutes,
+            available={p.instrument: p.available for p in plans},
+            catalog_hash={p.instrument: p.catalog.hash for p in plans},
+        )
+        done |= _execute(task, work, workers)
+    results = {p.instrument: _result(p, rows, done) for p in plans}
+    return _together(settings, results)
+
+
+def _result(plan: _Plan, before: Mapping[WorkItem, int], done: Mapping[WorkItem, int]) -> FeatureResult:
+    skipped = sum(item in before for item in plan.items)
     return FeatureResult(
-        written=len(missing),
-        skipped=len(items) - len(missing),
-        rows=sum(m.rows_out for m in stored if m is not None),
-        months=tuple(i.span.label for i in items),
-        features=len(catalog.names),
-        lookback=catalog.lookback,
-        catalog_hash=catalog.hash,
-        dropped=catalog.dropped,
+        written=len(plan.items) - skipped,
+        skipped=skipped,
+        rows=sum(done[item] for item in plan.items),
+        months=tuple(i.span.label for i in plan.items),
+        features=len(plan.catalog.names),
+        lookback=plan.catalog.lookback,
+        catalog_hash=plan.catalog.hash,
+        dropped=plan.catalog.dropped,
     )
+
+
+def _together(settings: Settings, results: dict[str, FeatureResult]) -> FeatureResult:
+    """Totals over several instruments; the result itself where the settings name none."""
+    labelled = results[settings.instrument]
+    if not settings.instruments:
+        return labelled
+    return replace(
+        labelled,
+        written=sum(r.written for r in results.values()),
+        skipped=sum(r.skipped for r in results.values()),
+        rows=sum(r.rows for r in results.values()),
+        months=tuple(sorted({month for r in results.values() for month in r.months})),
+        instruments=results,
+    )
+
+
+def _manifest_json(settings: Settings, plan: _Plan, result: FeatureResult) -> dict[str, Any]:
+    contents = [m.content for m in plan.months]
+    return {
+        "key": stage_key(result.catalog_hash, settings.market, contents),
+        "rows_in": sum(m.rows for m in plan.months),
+        "rows_out": result.rows,
+        "rows_quarantined": 0,
+        "rows_dropped": 0,
+        "partitions": list(result.months),
+        "detail": {
+            "catalog_hash": result.catalog_hash,
+            "features": result.features,
+            "dropped_features": list(result.dropped),
+            "lookback": result.lookback,
+        },
+    }
 
 
 def available_columns(lake: Lake, instrument: str) -> tuple[str, ...]:
@@ -184,17 +234,9 @@ def available_columns(lake: Lake, instrument: str) -> tuple[str, ...]:
         rows = manifest.rows_out if manifest is not None else 0
         nulls = lake.null_counts(BARS, partition)
         found.update(dict.fromkeys(name for name, count in nulls.items() if count < rows))
-        if found.keys() >= set(_OPTIONAL):
+        if found.keys() >= set(OPTIONAL):
             break
     return tuple(sorted(found))
-
-
-@lru_cache(maxsize=8)
-def load_catalog(features: FeatureSettings, available: tuple[str, ...], interval_minutes: int) -> Catalog:
-    """`build_catalog`, once a process."""
-    from marketray.features.catalog import build_catalog
-
-    return build_catalog(features, available, interval_minutes)
 
 
 def _stored_months(lake: Lake, instrument: str) -> list[BarMonth]:
@@ -209,11 +251,14 @@ def _stored_months(lake: Lake, instrument: str) -> list[BarMonth]:
     return months
 
 
-def _execute(task: FeatureTask, items: Sequence[WorkItem], workers: int | None) -> None:
+def _execute(
+    task: FeatureTask, work: Sequence[Sequence[WorkItem]], workers: int | None
+) -> dict[WorkItem, int]:
+    """Compute and store all batches of `work`; how many rows each item has."""
     import ray
     from ray.data import TaskPoolStrategy
 
-    rows = [{"item": json.dumps(asdict(item), default=datetime.isoformat)} for item in items]
+    rows = [{"items": json.dumps([asdict(i) for i in batch], default=datetime.isoformat)} for batch in work]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         compute_features,  # type: ignore[arg-type]  # Ray's signature does not know fn_kwargs
         batch_format="pyarrow",
@@ -222,82 +267,24 @@ def _execute(task: FeatureTask, items: Sequence[WorkItem], workers: int | None) 
         compute=TaskPoolStrategy(size=workers and min(workers, len(rows))),
         fn_kwargs={"task": task},
     )
-    dataset.set_name(f"features:{items[0].instrument}")
+    names = list(dict.fromkeys(batch[0].instrument for batch in work))
+    shown = names[0] if len(names) == 1 else f"{len(names)} instruments"
+    dataset.set_name(f"features:{shown}")
     # Half of the resources would stay reserved for an operator that needs none: one task at a time on
-    # two CPUs. The tasks return a row each, so the object store needs no guard.
+    # two CPUs. The tasks return a row for each item, so the object store needs no guard.
     dataset.context.op_resource_reservation_enabled = False
-    _log.info("features: %d partitions of %s", len(items), items[0].instrument)
+    _log.info("features: %d partitions of %s in %d tasks", sum(map(len, work)), shown, len(work))
     try:
-        rows = dataset.take_all()
+        outcomes = dataset.take_all()
     except ray.exceptions.RayError as e:
         msg = f"features: a task failed: {str(e).strip().splitlines()[-1]}"
         raise ClusterError(msg, hint="the Ray dashboard and --debug show the task's whole error") from e
-    failed = sorted((row for row in rows if row["error"]), key=lambda row: str(row["partition"]))
+    failed = sorted((row for row in outcomes if row["error"]), key=lambda row: str(row["where"]))
     for row in failed:
-        _log.error("features: %s: %s", row["partition"], row["message"])
+        _log.error("features: %s: %s", row["where"], row["message"])
     if failed:
         kind: type[MarketrayError] = getattr(errors, failed[0]["error"])
-        msg = f"{failed[0]['partition']}: {failed[0]['message']}"
+        msg = f"{failed[0]['where']}: {failed[0]['message']}"
         raise kind(msg, hint=failed[0]["hint"] or None)
-
-
-def compute_features(batch: pa.Table, task: FeatureTask) -> pa.Table:
-    """Compute and store the items of a batch; return a row with partition, row count and error for each.
-
-    Errors that marketray raises on purpose come back in the row, since Ray Data keeps only the text of
-    an exception; the driver raises them again as what they were.
-    """
-    # Ray gives a task one CPU; Polars would start a thread for each CPU of the node.
-    os.environ.setdefault("POLARS_MAX_THREADS", "1")
-    return pa.Table.from_pylist([_outcome(_parse_item(text), task) for text in batch["item"].to_pylist()])
-
-
-def _outcome(item: WorkItem, task: FeatureTask) -> dict[str, Any]:
-    row = {"partition": "/".join(item.partition.values()), "rows": 0, "error": "", "message": "", "hint": ""}
-    try:
-        row["rows"] = _compute_item(item, task)
-    except MarketrayError as e:
-        row |= {"error": type(e).__name__, "message": e.message, "hint": e.hint or ""}
-    return row
-
-
-def _parse_item(text: str) -> WorkItem:
-    raw: dict[str, Any] = json.loads(text)
-    span = raw.pop("span")
-    start, end = (datetime.fromisoformat(span[name]) for name in ("start", "end"))
-    months = tuple(raw.pop("months"))
-    return WorkItem(span=TimeRange(span["level"], span["label"], start, end), months=months, **raw)
-
-
-def _compute_item(item: WorkItem, task: FeatureTask) -> int:
-    """Read, compute and store one item; return its number of rows."""
-    from marketray.features.kernel import compute_range
-    from marketray.sessions import trading_sessions
-
-    catalog = load_catalog(task.features, task.available, task.interval_minutes)
-    if catalog.hash != task.catalog_hash:
-        msg = f"features: this node's catalog is {catalog.hash}, the driver's is {task.catalog_hash}"
-        raise DataError(msg, hint="install the same version of marketray on every node")
-    lake = Lake(task.lake_uri)
-    bars = _read_bars(lake, item, catalog.columns)
-    sessions = trading_sessions(
-        task.market.calendar, bars["time"][0].as_py().date(), item.span.end.date(), task.market.breaks
-    )
-    table = compute_range(catalog, bars, sessions, item.span.start, item.span.end, from_start=item.from_start)
-    manifest = Manifest(
-        key=item.key, content=table_hash(table), rows_in=table.num_rows, rows_out=table.num_rows
-    )
-    lake.write(task.dataset, item.partition, table, manifest)
-    return int(table.num_rows)
-
-
-def _read_bars(lake: Lake, item: WorkItem, columns: Sequence[str]) -> pa.Table:
-    """The item's months as one table; a column that a month lacks is null there."""
-    tables = []
-    for month in item.months:
-        table = lake.read(BARS, {"instrument": item.instrument, "month": month})
-        for name in columns:
-            if name not in table.column_names:
-                table = table.append_column(name, pa.nulls(table.num_rows, pa.float64()))
-        tables.append(table.select(columns).replace_schema_metadata(None))
-    return pa.concat_tables(tables)
+    counts = {row["where"]: row["rows"] for row in outcomes}
+    return {item: n for batch in work for item, n in zip(batch, counts[where(batch)], strict=True)}

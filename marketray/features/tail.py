@@ -6,18 +6,15 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from marketray.bars import COLUMNS as BAR_COLUMNS
+from marketray.bars import OPTIONAL as OPTIONAL_COLUMNS
+
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from marketray.lake import Lake
 
 __all__ = ["BAR_COLUMNS", "OPTIONAL_COLUMNS", "bar_schema", "read_tail"]
-
-OPTIONAL_COLUMNS = ("volume", "bid", "ask")
-"""Bar columns that a market may lack."""
-
-BAR_COLUMNS = ("time", "open", "high", "low", "close", *OPTIONAL_COLUMNS)
-"""Columns of the latest bars, in order; a column that is missing in the lake is all null here."""
 
 _DATASET = "bronze/bars"
 
@@ -27,7 +24,7 @@ def read_tail(
 ) -> pl.DataFrame:
     """The last `rows` bars (fewer if there are fewer), sorted by time.
 
-    Only as many months are read as are needed.
+    Only as many months are read as are needed. A column that a month lacks is null there.
 
     Parameters
     ----------

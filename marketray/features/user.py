@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 
+from marketray.bars import COLUMNS, OPTIONAL
 from marketray.errors import SettingsError
 from marketray.features.definition import Feature
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FAULTS", "feature", "user_features"]
 
-_OPTIONAL = ("volume", "bid", "ask")
-_BARS = ("time", "open", "high", "low", "close", *_OPTIONAL)
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _HINT = "docs/user-features.md says what a file of features must look like"
 
@@ -88,7 +87,7 @@ def feature(
     lookback:
         Bars the value depends on, the current one included.
     inputs:
-        Optional bar columns that it needs (volume, bid, ask); without them the feature is dropped.
+        Optional bar columns that it needs (`marketray.bars.OPTIONAL`); without them the feature is dropped.
     unit:
         For people: "fraction", "minutes", …
 
@@ -128,7 +127,7 @@ def user_features(files: Sequence[FeatureFile], built_in: Collection[str]) -> li
         A file has no text, is no valid Python, fails, or registers nothing; or a feature has an invalid
         or taken name, a lookback below 1, unknown inputs, or is not an expression.
     """
-    taken = dict.fromkeys((*built_in, *_BARS), "marketray")
+    taken = dict.fromkeys((*built_in, *COLUMNS), "marketray")
     found = []
     for file in files:
         for declared in _declarations(file):
@@ -204,9 +203,9 @@ def _check_declaration(declared: _Declaration, path: str, taken: dict[str, str])
     if not isinstance(declared.lookback, int) or declared.lookback < 1:
         msg = f"{where}: lookback={declared.lookback!r}; required: a whole number of bars, at least 1"
         raise SettingsError(msg, hint="count the bars it depends on, the current one included")
-    unknown = isinstance(declared.inputs, str) or sorted(set(declared.inputs) - set(_BARS))
+    unknown = isinstance(declared.inputs, str) or sorted(set(declared.inputs) - set(COLUMNS))
     if unknown:
-        msg = f"{where}: inputs={declared.inputs!r}; required: a list of some of {list(_BARS)}"
+        msg = f"{where}: inputs={declared.inputs!r}; required: a list of some of {list(COLUMNS)}"
         raise SettingsError(msg, hint=_HINT)
 
 
@@ -231,5 +230,5 @@ def _as_feature(declared: _Declaration, path: str) -> Feature:
         formula=" ".join((declared.function.__doc__ or "").split()),
         source=path,
         unit=declared.unit,
-        inputs=tuple(name for name in _OPTIONAL if name in declared.inputs),
+        inputs=tuple(name for name in OPTIONAL if name in declared.inputs),
     )

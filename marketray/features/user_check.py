@@ -7,13 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
+from marketray.bars import OPTIONAL, REQUIRED
 from marketray.errors import SettingsError
 from marketray.features.definition import KERNEL_COLUMNS, Feature
 
 __all__ = ["check_expressions"]
 
-_REQUIRED = ("time", "open", "high", "low", "close")
-_OPTIONAL = ("volume", "bid", "ask")
 _ROWS = 8
 
 
@@ -36,7 +35,7 @@ def check_expressions(features: Sequence[Feature], definitions: Mapping[str, pl.
     for feature in features:
         where = f"features.files: {feature.source}: {feature.name!r}"
         needed = _bar_columns(feature, definitions, where)
-        undeclared = [name for name in _OPTIONAL if name in needed and name not in feature.inputs]
+        undeclared = [name for name in OPTIONAL if name in needed and name not in feature.inputs]
         if undeclared:
             msg = f"{where} needs {undeclared}; got inputs={list(feature.inputs)}"
             raise SettingsError(msg, hint=f"declare inputs={[*feature.inputs, *undeclared]}")
@@ -49,7 +48,7 @@ def _bar_columns(feature: Feature, definitions: Mapping[str, pl.Expr], where: st
     seen, queue = {feature.name}, feature.expression.meta.root_names()
     while queue:
         name = queue.pop()
-        if name in _REQUIRED or name in _OPTIONAL:
+        if name in REQUIRED or name in OPTIONAL:
             found.add(name)
         elif name in definitions and name not in seen:
             seen.add(name)

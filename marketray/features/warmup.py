@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from marketray.bars import VALUES
 from marketray.features.audit import TOLERANCE, Reference, evaluate
 from marketray.features.catalog import Catalog
 from marketray.sessions import Sessions
@@ -135,7 +136,7 @@ def _moved_errors(whole: Reference, catalog: Catalog, rows: list[int], size: int
     """Largest error at `rows` when prices and volumes before each one's last `size` bars are moved."""
     worst = dict.fromkeys(catalog.names, 0.0)
     position = pl.int_range(pl.len())
-    values = [c for c in whole.bars.columns if c in ("open", "high", "low", "close", "volume", "bid", "ask")]
+    values = [c for c in whole.bars.columns if c in VALUES]
     for row in rows:
         history = whole.bars.head(row + 1)
         for factor in _MOVED.values():

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from marketray.bars import QUOTES, SIZES
 from marketray.errors import DataError
 from marketray.hashing import digest, table_hash
 from marketray.ingest.schemas import bar_schema
@@ -21,7 +22,6 @@ __all__ = ["ARTICLES", "BARS", "ORACLE", "Bronze", "Published", "discard_staging
 BARS, ARTICLES, ORACLE = "bronze/bars", "bronze/articles", "bronze/oracle"
 
 _STAGING = "staging/"
-_QUOTES = ("bid", "ask")
 
 
 @dataclass
@@ -57,8 +57,8 @@ class Bronze:
         Bars taken so far.
     first_us, last_us:
         Opens of the first and the last bar, us UTC; None before the first.
-    has_volume, has_quotes:
-        Whether any bar had a volume above zero, and whether bid and ask were given.
+    has_volume, has_quotes, has_sizes:
+        Whether any bar had a volume above zero, and whether bid and ask, and the sizes there, were given.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class Bronze:
         self.last_us: int | None = None
         self.has_volume = False
         self.has_quotes = False
+        self.has_sizes = False
         self.outliers = 0
 
     @property
@@ -100,7 +101,8 @@ class Bronze:
         self.outliers += int(frame["outlier"].sum())
         if "volume" in frame.columns:
             self.has_volume |= bool((frame["volume"] > 0).any())
-        self.has_quotes |= all(name in frame.columns for name in _QUOTES)
+        self.has_quotes |= all(name in frame.columns for name in QUOTES)
+        self.has_sizes |= all(name in frame.columns for name in SIZES)
         frame = frame.with_columns(month=pl.col("time").dt.strftime("%Y-%m"))
         for (month,), part in frame.partition_by("month", as_dict=True, maintain_order=True).items():
             if month != self._month:
@@ -185,8 +187,7 @@ class Bronze:
             table = table.set_column(
                 position, table.schema.field("volume"), pa.nulls(table.num_rows, pa.float64())
             )
-        if not self.has_quotes:
-            table = table.select(bar_schema(quotes=False).names)
+        table = table.select(bar_schema(quotes=self.has_quotes, sizes=self.has_sizes).names)
         key = digest(
             *(BARS, table_hash(table), self._kind, refused, self._edges(table["time"].cast(pa.int64()))),
             self._interval_minutes,

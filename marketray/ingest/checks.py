@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,8 @@ class SourceCounts:
         `marketray.ingest.coverage.Coverage.summary`.
     data_end:
         End of the last bar, tz-aware UTC; None where no row was accepted.
+    examples:
+        First refused rows by reason, with their `source` and `line`.
     """
 
     rows_in: int
@@ -41,6 +43,7 @@ class SourceCounts:
     missing: dict[str, int]
     coverage: dict[str, Any]
     data_end: datetime | None
+    examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,16 +100,23 @@ def as_json(checks: list[Check]) -> list[dict[str, Any]]:
 
 def _quarantined(counts: SourceCounts, quality: QualitySettings) -> Check:
     share = counts.rows_quarantined / counts.rows_in if counts.rows_in else 0.0
-    reasons = ", ".join(f"{n} {r}" for r, n in sorted(counts.reasons.items(), key=lambda i: (-i[1], i[0])))
+    frequent = sorted(counts.reasons.items(), key=lambda item: (-item[1], item[0]))
+    reasons = ", ".join(f"{n} {reason}{_places(counts.examples.get(reason))}" for reason, n in frequent)
     return Check(
         "quarantined",
         share <= quality.max_quarantined_share,
         f"{counts.rows_quarantined} of {counts.rows_in} rows ({share:.2%})",
         f"at most {quality.max_quarantined_share:.2%} (quality.max_quarantined_share)",
         f"by reason: {reasons or 'none'}",
-        "See the examples in the report; several instruments in one file need source.select, stamps need the "
-        "right source.timezone.",
+        "See the examples in the report; several instruments in one file need source.instrument_column "
+        "or source.select, stamps need the right source.timezone.",
     )
+
+
+def _places(examples: list[dict[str, Any]] | None) -> str:
+    """Where the first refused rows of a reason lie, in brackets."""
+    found = [f"{row['source']} line {row['line']}" for row in examples or ()]
+    return f" ({', '.join(found)})" if found else ""
 
 
 def _missing(counts: SourceCounts, quality: QualitySettings) -> list[Check]:
@@ -133,7 +143,7 @@ def _rows(counts: SourceCounts, quality: QualitySettings) -> Check:
         f"{counts.rows_out} usable rows",
         f"at least {quality.min_rows} (quality.min_rows)",
         "the whole source",
-        "Bring a longer history; check source.select and source.paths.",
+        "Bring a longer history; check source.paths, and source.select or the instruments' names.",
     )
 
 

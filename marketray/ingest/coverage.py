@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from marketray.sessions import trading_sessions
+from marketray.bars import DAY_MINUTES
+from marketray.sessions import locate_bars, trading_sessions
 
 __all__ = ["Coverage", "SessionIndex"]
 
@@ -35,14 +36,13 @@ class SessionIndex:
         self._open_us: Int64Array = np.empty(0, np.int64)
         self._close_us: Int64Array = np.empty(0, np.int64)
 
-    def locate(self, times_us: Int64Array) -> Int64Array:
-        """Open of the session with open <= time < close for each time, -1 outside; shape (n,), us UTC."""
+    def locate(self, times_us: Int64Array, interval_minutes: int = 1) -> Int64Array:
+        """Open of each bar's session (`marketray.sessions.locate_bars`), -1 outside; shape (n,), us UTC."""
         if not len(times_us):
             return np.empty(0, np.int64)
         self._build(_year(int(times_us.min())), _year(int(times_us.max())))
-        position = np.maximum(np.searchsorted(self._open_us, times_us, side="right") - 1, 0)
-        opened, closed = self._open_us[position], self._close_us[position]
-        return np.where((times_us >= opened) & (times_us < closed), opened, -1)
+        position = locate_bars(times_us, self._open_us, self._close_us, interval_minutes)
+        return np.where(position >= 0, self._open_us[np.maximum(position, 0)], -1)
 
     def between(self, start_us: int, end_us: int) -> tuple[Int64Array, Int64Array]:
         """Opens and closes of the sessions that reach into [start, end), us UTC."""
@@ -91,11 +91,12 @@ class Coverage:
         gaps = np.diff(times_us, prepend=before)[self._last_us is None :]
         self.overlapping += int((gaps < self.interval_minutes * _MINUTE_US).sum())
         self._last_us = int(times_us[-1])
-        opens = self.sessions.locate(times_us)
+        opens = self.sessions.locate(times_us, self.interval_minutes)
         inside = opens >= 0
         self.inside += int(inside.sum())
         self.outside += int((~inside).sum())
-        self._by_month.update(_months(times_us[inside]).tolist())
+        stamps = opens if self.interval_minutes >= DAY_MINUTES else times_us
+        self._by_month.update(_months(stamps[inside]).tolist())
         self._with_bars.update(np.unique(opens[inside]).tolist())
 
     def summary(self, start_us: int, end_us: int) -> dict[str, Any]:
@@ -107,7 +108,7 @@ class Coverage:
             expected, observed, share (null where nothing is expected), outside_sessions, overlapping,
             sessions_without_bars (how many, and the first dates), lowest_months (month and share).
         """
-        opened, closed = self.sessions.between(start_us, end_us)
+        opened, closed = self._sessions_between(start_us, end_us)
         step = self.interval_minutes * _MINUTE_US
         offset = np.maximum(start_us - opened, 0) // step * step  # bars before the first are not expected
         lengths = -(-np.maximum(np.minimum(closed, end_us) - opened - offset, 0) // step)
@@ -128,6 +129,15 @@ class Coverage:
             "first_sessions_without_bars": [_moment(s).isoformat() for s in empty[:_SHOWN]],
             "lowest_months": sorted(shares, key=lambda item: (item[1], item[0]))[:_SHOWN],
         }
+
+    def _sessions_between(self, start_us: int, end_us: int) -> tuple[Int64Array, Int64Array]:
+        """Sessions of which bars are expected; of daily bars those that are the last to close in a day."""
+        opened, closed = self.sessions.between(start_us, end_us)
+        if self.interval_minutes < DAY_MINUTES:
+            return opened, closed
+        day = (closed - start_us - 1) // (DAY_MINUTES * _MINUTE_US)
+        last = (np.diff(day, append=day[-1:] + 1) > 0) & (closed <= end_us)
+        return opened[last], closed[last]
 
 
 def _months(times_us: Int64Array) -> npt.NDArray[np.str_]:

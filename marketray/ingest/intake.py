@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from marketray.bars import COLUMNS, VALUES
 from marketray.errors import DataError
 from marketray.ingest.bronze import ARTICLES, ORACLE, Bronze, Published, discard_staging
 from marketray.ingest.checks import Check, SourceCounts, as_json, check_source, raise_for_failed
@@ -43,11 +44,10 @@ __all__ = ["ingest_source"]
 _log = logging.getLogger(__name__)
 
 _NO_BROKEN = pl.DataFrame(schema={"line": pl.Int64, "reason": pl.String, "text": pl.String})
-_COLUMNS = ("open", "high", "low", "close", "volume", "bid", "ask")
 
 
 def ingest_source(settings: Settings) -> IngestResult:
-    """Read the source of `settings`, check it, and put it into the lake.
+    """Read `settings.instrument` from the source, check it, and put it into the lake.
 
     A source that has not changed since the last successful ingest (content of its files or settings of
     the simulator, settings of market and quality, code) is not read again, as long as its partitions are
@@ -62,6 +62,7 @@ def ingest_source(settings: Settings) -> IngestResult:
     QualityError
         A dataset check failed; the lake's bars and quarantine are as they were, the report says why.
     """
+    settings = settings.only(settings.instrument)
     check_market(settings.market)
     lake = Lake(settings.lake_uri)
     key, prints = source_key(settings)
@@ -148,7 +149,7 @@ class _Intake:
             assert isinstance(bars, pl.DataFrame)
             numbers = pl.Series("line", range(line + 1, line + 1 + len(bars)), dtype=pl.Int64)
             line += len(bars)
-            rows = bars.select(numbers, *(c for c in ("time", *_COLUMNS) if c in bars.columns))
+            rows = bars.select(numbers, *(c for c in COLUMNS if c in bars.columns))
             yield RawChunk(name, rows, _NO_BROKEN)
 
     def _take(self, chunk: RawChunk) -> None:
@@ -167,7 +168,7 @@ class _Intake:
         self._missing.update(
             {
                 c: parsed[c].null_count()
-                for c in _COLUMNS
+                for c in VALUES
                 if c in parsed.columns and not (c == "volume" and volume_absent)
             }
         )
@@ -216,6 +217,7 @@ class _Intake:
             missing=missing,
             coverage=coverage,
             data_end=end,
+            examples=self._quarantine.examples,
         )
 
     def _report(self, counts: SourceCounts, checks: list[Check]) -> dict[str, Any]:
@@ -230,7 +232,6 @@ class _Intake:
             "outliers_flagged": self._bronze.outliers,
             **found,
             "checks": as_json(checks),
-            "examples": self._quarantine.examples,
         }
 
     def _result(
@@ -250,6 +251,7 @@ class _Intake:
             months=[p["month"] for p in done.partitions if p["dataset"] == "bronze/bars"],
             has_volume=volume == "present" or (volume == "auto" and bronze.has_volume),
             has_quotes=bronze.has_quotes,
+            has_sizes=bronze.has_sizes,
             data_start=_moment(bronze.first_us),
             data_end=counts.data_end,
             key=self._key,

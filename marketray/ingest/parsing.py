@@ -12,8 +12,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import polars as pl
 
+from marketray.bars import PRICES, VALUES
 from marketray.errors import DataError, SettingsError
-from marketray.ingest.sources.files import FIELDS, RawChunk
+from marketray.ingest.sources.files import RawChunk
 
 __all__ = ["EARLIEST", "LATEST", "ORIGINAL", "check_zone", "original", "parse_chunk", "parse_stamps"]
 
@@ -24,8 +25,6 @@ EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo
 """Stamps outside [EARLIEST, LATEST) are refused as `time_out_of_range`."""
 
 _TIME = pl.Datetime("us", "UTC")
-_NUMBERS = FIELDS[1:]
-_PRICES = ("open", "high", "low", "close")
 _MISSING = ("", "nan", "null", "none", "na", "n/a", "<na>")
 _ZONED = (
     "%Y-%m-%dT%H:%M:%S%.f%#z",
@@ -65,7 +64,7 @@ def parse_chunk(chunk: RawChunk, *, timezone: str | None, stamp: str, interval_m
     Returns
     -------
     pl.DataFrame
-        source, line, time (bar open, us UTC), open, high, low, close, those of volume, bid and ask that
+        source, line, time (bar open, us UTC), open, high, low, close, the optional columns that
         the chunk has (all float64, null where missing), reason (null where the row can be used) and
         ``original_*`` texts where the values were not typed. Rows and their order are the chunk's.
 
@@ -91,9 +90,9 @@ def parse_chunk(chunk: RawChunk, *, timezone: str | None, stamp: str, interval_m
     ]
     if rows["time"].dtype != _TIME or shift:
         out.append(rows["time"].cast(pl.String).alias(f"{ORIGINAL}time"))
-    for field in _NUMBERS:
+    for field in VALUES:
         if field in rows.columns:
-            numbers = _parse_numbers(rows[field], required=field in _PRICES)
+            numbers = _parse_numbers(rows[field], required=field in PRICES)
             out.append(numbers["value"].alias(field))
             reasons.append(numbers["reason"].alias(field))
             if rows[field].dtype == pl.String:

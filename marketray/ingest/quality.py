@@ -11,17 +11,17 @@ from datetime import datetime, timedelta
 import numpy as np
 import polars as pl
 
-__all__ = ["OrderCheck", "row_reasons"]
+from marketray.bars import PRICES, QUOTES, SIZES, VALUES
 
-_VALUES = ("open", "high", "low", "close", "volume", "bid", "ask")
+__all__ = ["OrderCheck", "row_reasons"]
 
 
 def row_reasons(frame: pl.DataFrame, *, interval_minutes: int, clock: datetime | None = None) -> pl.DataFrame:
     """`frame` with `reason` filled where a readable bar cannot be true; the first rule that applies names it.
 
     The rules, in order: non_positive_price; ohlc_inconsistent (high below, or low above, one of the other
-    prices); negative_volume; non_positive_quote; crossed_quote (ask below bid); after_clock (the bar ends
-    after `clock`).
+    prices); negative_volume; non_positive_quote; crossed_quote (ask below bid); negative_size (at a quote);
+    after_clock (the bar ends after `clock`).
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def row_reasons(frame: pl.DataFrame, *, interval_minutes: int, clock: datetime |
     clock:
         Time of the ingest, tz-aware; None where the data's own end is the clock.
     """
-    prices = [pl.col(name) for name in ("open", "high", "low", "close")]
+    prices = [pl.col(name) for name in PRICES]
     rules = [
         (pl.min_horizontal(prices) <= 0, "non_positive_price"),
         (
@@ -43,11 +43,14 @@ def row_reasons(frame: pl.DataFrame, *, interval_minutes: int, clock: datetime |
     ]
     if "volume" in frame.columns:
         rules.append((pl.col("volume") < 0, "negative_volume"))
-    quotes = [name for name in ("bid", "ask") if name in frame.columns]
+    quotes = [name for name in QUOTES if name in frame.columns]
     if quotes:
         rules.append((pl.min_horizontal(quotes) <= 0, "non_positive_quote"))
     if len(quotes) == 2:
         rules.append((pl.col("ask") < pl.col("bid"), "crossed_quote"))
+    sizes = [name for name in SIZES if name in frame.columns]
+    if sizes:
+        rules.append((pl.min_horizontal(sizes) < 0, "negative_size"))
     if clock is not None:
         rules.append((pl.col("time") > clock - timedelta(minutes=interval_minutes), "after_clock"))
     found = [pl.when(test).then(pl.lit(reason)) for test, reason in rules]
@@ -107,7 +110,7 @@ class OrderCheck:
 
 
 def _name_reasons(refused: pl.DataFrame, same_time: pl.Series, known: pl.DataFrame) -> pl.DataFrame:
-    values = [name for name in _VALUES if name in refused.columns and name in known.columns]
+    values = [name for name in VALUES if name in refused.columns and name in known.columns]
     joined = refused.join(
         known.select("time", *values), on="time", how="left", suffix="_known", maintain_order="left"
     )

@@ -9,10 +9,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from marketray.bars import COLUMNS
 from marketray.hashing import digest, table_hash
 from marketray.ingest.parsing import original
 from marketray.ingest.schemas import QUARANTINE_BAR_SCHEMA
-from marketray.ingest.sources.files import FIELDS
 from marketray.lake import Lake, Manifest
 
 __all__ = ["DATASET", "SCHEMA", "UNDATED", "Quarantine"]
@@ -61,7 +61,7 @@ class Quarantine:
         """Take refused rows: parsed ones, or broken lines with `line`, `reason` and `text`."""
         if not len(frame):
             return
-        texts = {name: original(frame, name) for name in FIELDS}
+        texts = {name: original(frame, name) for name in COLUMNS}
         whole = (
             frame["text"]
             if "text" in frame.columns
@@ -126,7 +126,9 @@ class Quarantine:
             old = self._lake.read(DATASET, {"instrument": self._instrument, "month": month})
             others = pc.invert(pc.is_in(old["source"], pa.array(sources, pa.string())))
             tables.insert(0, old.filter(others))
-        return pa.concat_tables([t.replace_schema_metadata(None) for t in tables]).combine_chunks()
+        tables = [t.replace_schema_metadata(None) for t in tables]
+        both = pa.concat_tables(tables, promote_options="default")  # old months may lack newer columns
+        return both.select([name for name in SCHEMA.names if name in both.column_names]).combine_chunks()
 
     def _spill(self) -> None:
         by_month: dict[str, list[pa.Table]] = {}

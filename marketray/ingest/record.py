@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ __all__ = [
     "file_spans",
     "manifest_json",
     "manifest_name",
+    "panel_result",
     "report_name",
     "source_key",
     "superseded",
@@ -52,12 +53,16 @@ class IngestResult:
         Rows of other instruments, left out by `source.select`.
     months:
         Months of bars that the source holds, "YYYY-MM" in UTC.
-    has_volume, has_quotes:
-        Whether the bars have a volume, and bid and ask.
+    has_volume, has_quotes, has_sizes:
+        Whether the bars have a volume, bid and ask, and the sizes there.
     data_start, data_end:
         Open of the first and end of the last bar, UTC.
     key:
         Digest of the source, the settings that matter, and the code.
+    instruments:
+        Where the settings name several: what was done for each. The numbers above are then sums over them
+        without `rows_dropped`, which every instrument's own result has; the months are those that any has,
+        and volume, quotes and sizes count as present where any instrument has them.
     """
 
     instrument: str
@@ -70,9 +75,33 @@ class IngestResult:
     months: list[str]
     has_volume: bool
     has_quotes: bool
+    has_sizes: bool
     data_start: datetime
     data_end: datetime
     key: str
+    instruments: dict[str, IngestResult] = field(default_factory=dict)
+
+
+def panel_result(instrument: str, results: dict[str, IngestResult]) -> IngestResult:
+    """One result for several instruments; `instrument` names the one that is labelled."""
+    found = list(results.values())
+    return IngestResult(
+        instrument=instrument,
+        written=sum(r.written for r in found),
+        skipped=sum(r.skipped for r in found),
+        rows_in=sum(r.rows_in - r.rows_dropped for r in found),
+        rows_out=sum(r.rows_out for r in found),
+        rows_quarantined=sum(r.rows_quarantined for r in found),
+        rows_dropped=0,
+        months=sorted({month for r in found for month in r.months}),
+        has_volume=any(r.has_volume for r in found),
+        has_quotes=any(r.has_quotes for r in found),
+        has_sizes=any(r.has_sizes for r in found),
+        data_start=min(r.data_start for r in found),
+        data_end=max(r.data_end for r in found),
+        key=digest([r.key for r in found]),
+        instruments=results,
+    )
 
 
 def manifest_name(instrument: str) -> str:
@@ -101,7 +130,7 @@ def source_key(settings: Settings) -> tuple[str, list[dict[str, str | int]]]:
         settings.clock,
         settings.market.model_dump(mode="json", include={"calendar", "breaks"}),
         settings.quality.model_dump(mode="json"),
-        code_hash("marketray.ingest", "marketray.sessions", "marketray.lake"),
+        code_hash("marketray.bars", "marketray.ingest", "marketray.sessions", "marketray.lake"),
     )
     return key, prints
 
@@ -216,4 +245,4 @@ def _result_json(result: IngestResult) -> dict[str, Any]:
     values = asdict(result)
     for name in ("data_start", "data_end"):
         values[name] = values[name].isoformat()
-    return {k: v for k, v in values.items() if k not in ("written", "skipped")}
+    return {k: v for k, v in values.items() if k not in ("written", "skipped", "instruments")}

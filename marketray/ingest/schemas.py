@@ -1,12 +1,14 @@
 """Arrow schemas of the bronze tables and of their quarantine.
 
 All times are ``timestamp[us, UTC]``. A bar's `time` is its open; prices are in the instrument's quote
-currency; `bid` and `ask` are the quotes at the bar's end.
+currency; `bid` and `ask` are the quotes at the bar's end, `bid_size` and `ask_size` the sizes there.
 """
 
 from __future__ import annotations
 
 import pyarrow as pa
+
+from marketray.bars import QUOTES, SIZES, VALUES
 
 __all__ = [
     "ARTICLE_SCHEMA",
@@ -21,23 +23,16 @@ __all__ = [
 TIME_TYPE = pa.timestamp("us", "UTC")
 """Type of every time column."""
 
-_QUOTES = ("bid", "ask")
 _FLAGS = ("outlier",)
 
 BAR_SCHEMA = pa.schema(
     [
         pa.field("time", TIME_TYPE),
-        pa.field("open", pa.float64()),
-        pa.field("high", pa.float64()),
-        pa.field("low", pa.float64()),
-        pa.field("close", pa.float64()),
-        pa.field("volume", pa.float64()),
-        pa.field("bid", pa.float64()),
-        pa.field("ask", pa.float64()),
+        *(pa.field(name, pa.float64()) for name in VALUES),
         pa.field("outlier", pa.bool_()),
     ]
 )
-"""Every column that bars can have, in order. A source without quotes has no `bid` and `ask`."""
+"""Every column that bars can have, in order. A source without quotes or sizes has not their columns."""
 
 ARTICLE_SCHEMA = pa.schema(
     [
@@ -66,9 +61,9 @@ ORACLE_SCHEMA = pa.schema(
 """The simulator's best forecasts of the return over (decision_at, decision_at + 30 min], as fractions."""
 
 
-def bar_schema(*, quotes: bool = True, flags: bool = True) -> pa.Schema:
-    """`BAR_SCHEMA` with or without bid and ask, and with or without the flags of the quality checks."""
-    left_out = (() if quotes else _QUOTES) + (() if flags else _FLAGS)
+def bar_schema(*, quotes: bool = True, sizes: bool = True, flags: bool = True) -> pa.Schema:
+    """`BAR_SCHEMA` with or without the quotes, the sizes there, and the flags of the quality checks."""
+    left_out = (() if quotes else QUOTES) + (() if sizes else SIZES) + (() if flags else _FLAGS)
     return pa.schema([field for field in BAR_SCHEMA if field.name not in left_out])
 
 

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from marketray.bars import OPTIONAL, REQUIRED
 from marketray.errors import DataError, ModelError
 from marketray.features.catalog import build_catalog
 from marketray.features.row import RowPlan
 from marketray.models import load_model
 from marketray.serving.card import read_card
-from marketray.serving.state import OPTIONAL_COLUMNS
 from marketray.sessions import month_sessions
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Forecaster:
     @property
     def inputs(self) -> tuple[str, ...]:
         """Optional bar columns that the features need."""
-        return tuple(c for c in OPTIONAL_COLUMNS if c in self.catalog.columns)
+        return tuple(c for c in OPTIONAL if c in self.catalog.columns)
 
     @property
     def interval(self) -> timedelta:
@@ -166,11 +166,10 @@ class Forecaster:
 
 def _matching_catalog(card: ModelCard) -> Catalog:
     """The catalog of the model's hash; which optional bar columns it had is found by trying."""
-    required = ("time", "open", "high", "low", "close")
     found = []
-    for count in range(len(OPTIONAL_COLUMNS), -1, -1):
-        for optional in itertools.combinations(OPTIONAL_COLUMNS, count):
-            catalog = build_catalog(card.feature_settings, (*required, *optional), card.bar_interval_minutes)
+    for count in range(len(OPTIONAL), -1, -1):
+        for optional in itertools.combinations(OPTIONAL, count):
+            catalog = build_catalog(card.feature_settings, (*REQUIRED, *optional), card.bar_interval_minutes)
             if catalog.hash == card.catalog_hash:
                 return catalog
             found.append(catalog.hash)

@@ -17,6 +17,8 @@ from pydantic import (
     model_validator,
 )
 
+from marketray.bars import QUOTES, SIZES
+
 __all__ = [
     "MAX_BARS",
     "Bar",
@@ -53,6 +55,7 @@ def _to_utc(value: datetime) -> datetime:
 
 UtcTime = Annotated[AwareDatetime, BeforeValidator(_iso_text), AfterValidator(_to_utc)]
 Price = Annotated[float, Field(gt=0, lt=1e12, allow_inf_nan=False)]
+Size = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Body(BaseModel):
@@ -69,11 +72,13 @@ class Bar(_Body):
     high: Price = Field(examples=[5023.5])
     low: Price = Field(examples=[5021.75])
     close: Price = Field(examples=[5023.0])
-    volume: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+    volume: Size | None = Field(
         None, description="Null or left out where the market reports none.", examples=[812.0]
     )
     bid: Price | None = Field(None, description="Bid at the bar's close.", examples=[5022.875])
     ask: Price | None = Field(None, description="Ask at the bar's close.", examples=[5023.125])
+    bid_size: Size | None = Field(None, description="Size at the bid.", examples=[12.0])
+    ask_size: Size | None = Field(None, description="Size at the ask.", examples=[9.0])
 
     @model_validator(mode="after")
     def _sane(self) -> Bar:
@@ -112,9 +117,9 @@ class PredictRequest(_Body):
                     "required: sorted times without duplicates"
                 )
                 raise ValueError(msg)
-        for name in ("volume", "bid", "ask"):
+        for name in (*QUOTES, *SIZES):
             given = sum(getattr(bar, name) is not None for bar in bars)
-            if name != "volume" and 0 < given < len(bars):
+            if 0 < given < len(bars):
                 msg = f"bars.{name}: got {given} of {len(bars)}; required: in every bar or in none"
                 raise ValueError(msg)
         return self

@@ -18,5 +18,5 @@ __all__ = ["BAR_COLUMNS", "OPTIONAL_COLUMNS", "bars_frame", "read_tail"]
 
 def bars_frame(bars: Sequence[Bar]) -> pl.DataFrame:
     """Bars of a request as a table with the columns `BAR_COLUMNS`."""
-    rows = [(b.time, b.open, b.high, b.low, b.close, b.volume, b.bid, b.ask) for b in bars]
+    rows = [tuple(getattr(b, name) for name in BAR_COLUMNS) for b in bars]
     return pl.DataFrame(rows, schema=bar_schema(), orient="row")

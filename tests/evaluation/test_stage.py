@@ -177,7 +177,7 @@ def test_a_direction_model_is_selected_and_served_by_its_probability(
     assert report["figures"]["test"]["training_mean"]["rmse_pct"] == pytest.approx(100 * np.sqrt(naive))
     assert "training share of ups" in selection["evidence"]["reasons"][-1]
     served = Forecaster(Path(selection["model_path"]))
-    row = served.row(bars.with_columns(bid=None, ask=None).select(BAR_COLUMNS))
+    row = served.row(bars.with_columns(bid=None, ask=None, bid_size=None, ask_size=None).select(BAR_COLUMNS))
     answer = served.forecast(row)
     assert answer.predicted_return is None
     assert answer.probability_up == model.predict(row.values)[0]

@@ -12,13 +12,8 @@ from marketray.errors import ClusterError, DataError, LakeError
 from marketray.features.catalog import build_catalog
 from marketray.features.items import month_ranges, plan_items
 from marketray.features.kernel import compute
-from marketray.features.stage import (
-    FeatureTask,
-    _compute_item,
-    _stored_months,
-    available_columns,
-    run_features,
-)
+from marketray.features.stage import _stored_months, available_columns, run_features
+from marketray.features.work import FeatureTask, compute_items
 from marketray.lake import Lake
 from marketray.settings import FeatureSettings, MarketSettings, Settings
 from tests.features.market import assert_equal, make_bars, sessions_of, spread, store
@@ -115,8 +110,7 @@ def test_a_node_with_other_code_is_refused(filled: Settings) -> None:
     lake = Lake(filled.lake_uri)
     months = _stored_months(lake, INSTRUMENT)
     (item, _) = plan_items(INSTRUMENT, months, month_ranges(months), 241, "recipe")
-    task = FeatureTask(
-        filled.lake_uri, "silver/features", FEATURES, MarketSettings(), tuple(BARS.columns), 1, "other"
-    )
+    available, hashes = {INSTRUMENT: tuple(BARS.columns)}, {INSTRUMENT: "other"}
+    task = FeatureTask(filled.lake_uri, "silver/features", FEATURES, MarketSettings(), 1, available, hashes)
     with pytest.raises(DataError, match="the driver's is other"):
-        _compute_item(item, task)
+        compute_items([item], task)

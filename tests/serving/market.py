@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from marketray.bars import COLUMNS
 from marketray.hashing import table_hash
 from marketray.lake import Lake, Manifest
 from marketray.sessions import Sessions, trading_sessions
 from marketray.settings import Settings
 
 INSTRUMENT = "TEST_USD"
-BAR_COLUMNS = ("time", "open", "high", "low", "close", "volume", "bid", "ask")
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ def simulated_bars(count: int, seed: int = 3) -> tuple[pl.DataFrame, Sessions]:
             "volume": rng.integers(10, 1000, len(times)).astype(float),
             "bid": close - spread / 2,
             "ask": close + spread / 2,
+            "bid_size": rng.integers(0, 50, len(times)).astype(float),
+            "ask_size": rng.integers(0, 50, len(times)).astype(float),
             "outlier": np.zeros(len(times), bool),
         }
     )
@@ -91,5 +93,5 @@ def write_card(folder: Path, columns: list[str], catalog_hash: str, **changes: o
 
 def bars_json(bars: pl.DataFrame) -> list[dict[str, object]]:
     """Bars as a request carries them."""
-    rows = bars.select(BAR_COLUMNS).to_dicts()
+    rows = bars.select(COLUMNS).to_dicts()
     return [{**row, "time": row["time"].isoformat()} for row in rows]

@@ -1,7 +1,8 @@
 """Where the bar stands in its session and in the day, and what the session has done so far.
 
 What a session has done so far needs all its bars, and a session lasts at most a day: the lookback is
-the number of bars of a day. Bars outside all sessions have null here.
+the number of bars of a day. Bars outside all sessions have null here. Daily bars stand nowhere in a
+session and at the same hour of every day: of this group they have only the time since the bar before.
 """
 
 from __future__ import annotations
@@ -10,23 +11,24 @@ import math
 
 import polars as pl
 
+from marketray.bars import DAY_MINUTES
 from marketray.features.definition import Feature
 
-__all__ = ["MAX_SESSION_MINUTES", "session"]
-
-MAX_SESSION_MINUTES = 1440
+__all__ = ["session"]
 
 _GROUP = "session"
 
 
 def session(interval_minutes: int) -> list[Feature]:
     """All session features for bars of `interval_minutes`."""
-    day = math.ceil(MAX_SESSION_MINUTES / interval_minutes)
-    return [*_clock(), *_day(), *_since_open(day)]
+    if interval_minutes >= DAY_MINUTES:
+        return [_since_previous_bar()]
+    day = math.ceil(DAY_MINUTES / interval_minutes)
+    return [*_clock(), _since_previous_bar(), *_day(), *_since_open(day)]
 
 
 def _clock() -> list[Feature]:
-    decision, unit = pl.col("_decision_at"), "minutes"
+    decision = pl.col("_decision_at")
     pairs = [
         (
             "minutes_since_open",
@@ -35,7 +37,7 @@ def _clock() -> list[Feature]:
         ),
         ("minutes_to_close", pl.col("_close_at") - decision, "session close - decision_at"),
     ]
-    clock = [
+    return [
         Feature(
             name=name,
             group=_GROUP,
@@ -43,22 +45,24 @@ def _clock() -> list[Feature]:
             expression=span.dt.total_microseconds() / 60e6,
             formula=formula,
             source="exchange calendar",
-            unit=unit,
+            unit="minutes",
             exact=True,
         )
         for name, span, formula in pairs
     ]
-    since = Feature(
+
+
+def _since_previous_bar() -> Feature:
+    return Feature(
         name="minutes_since_previous_bar",
         group=_GROUP,
         lookback=2,
         expression=pl.col("time").diff().dt.total_microseconds() / 60e6,
         formula="time - time of the bar before, over breaks and missing minutes alike",
         source="bar times",
-        unit=unit,
+        unit="minutes",
         exact=True,
     )
-    return [*clock, since]
 
 
 def _day() -> list[Feature]:

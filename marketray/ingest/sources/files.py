@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import polars as pl
 import pyarrow as pa
 
+from marketray.bars import COLUMNS, REQUIRED
 from marketray.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHUNK_ROWS",
-    "FIELDS",
-    "REQUIRED",
     "RawChunk",
     "expand_paths",
     "fingerprint",
@@ -34,12 +33,6 @@ __all__ = [
 
 CHUNK_ROWS = 65_536
 """Most rows of a chunk; what bounds the memory of an ingest."""
-
-FIELDS = ("time", "open", "high", "low", "close", "volume", "bid", "ask")
-"""Columns that bars can have, in our names."""
-
-REQUIRED = ("time", "open", "high", "low", "close")
-"""Those that bars must have."""
 
 _TIME_NAMES = ("time", "timestamp", "datetime", "date")
 _FORMATS = {
@@ -67,7 +60,7 @@ class RawChunk:
     source:
         Name of the file, or of what stands for it.
     rows:
-        `line` (Int64, from 1; the row number in Parquet) and those of `FIELDS` that the file has, as
+        `line` (Int64, from 1; the row number in Parquet) and the columns of bars that the file has, as
         text or typed; `complete` (Boolean) where the layout says whether a candle is final.
     broken:
         Rows that could not be split into fields: `line`, `reason` and `text`, the whole line.
@@ -103,9 +96,9 @@ def read_bars(source: FileSource, instrument: str, resolve: Resolve) -> Iterator
     from marketray.ingest.sources.columnar import read_parquet
     from marketray.ingest.sources.text import read_csv, read_ndjson
 
-    unknown = sorted(set(source.columns) - set(FIELDS))
+    unknown = sorted(set(source.columns) - set(COLUMNS))
     if unknown:
-        msg = f"source.columns: got {unknown}; required: ours -> the file's name, ours among {list(FIELDS)}"
+        msg = f"source.columns: got {unknown}; required: ours -> the file's name, ours among {list(COLUMNS)}"
         raise SettingsError(msg, hint="for example columns: {time: timestamp, close: last}")
     for path in expand_paths(source, resolve):
         kind = _format(source, path)
@@ -163,10 +156,10 @@ def fingerprint(paths: Sequence[Path]) -> list[dict[str, str | int]]:
 
 
 def locate_columns(source: FileSource, found: Sequence[str], path: Path) -> dict[str, str]:
-    """Which of a file's columns holds each of `FIELDS`: ours -> the file's.
+    """Which of a file's columns holds each of `COLUMNS`: ours -> the file's.
 
     A column that `source.columns` names must be there. Others are found under our own name, whatever
-    its case; the time also as timestamp, datetime or date. Volume, bid and ask are optional.
+    its case; the time also as timestamp, datetime or date. Those of `marketray.bars.OPTIONAL` may be missing.
 
     Raises
     ------
@@ -175,7 +168,7 @@ def locate_columns(source: FileSource, found: Sequence[str], path: Path) -> dict
     """
     lower = {name.strip().lower(): name for name in reversed(found)}
     columns = {}
-    for field in FIELDS:
+    for field in COLUMNS:
         if field in source.columns:
             columns[field] = source.columns[field]
             continue

@@ -63,7 +63,7 @@ class SimulatedChunk:
     month:
         "YYYY-MM".
     bars:
-        Bars that open in the month, by time; `BAR_SCHEMA` without flags.
+        Bars that open in the month, by time; `BAR_SCHEMA` without sizes and flags.
     articles:
         Articles that become available in the month, by `available_at`; `ARTICLE_SCHEMA`.
     oracle:

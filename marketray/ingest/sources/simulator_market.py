@@ -131,7 +131,7 @@ def bars(
     time = pa.array(grid.time_us[keep], pa.int64()).cast(TIME_TYPE)
     quotes = (close * (1 - spread / 2), close * (1 + spread / 2))
     columns = [time, *map(pa.array, (open_, high, low, close, volume, *quotes))]
-    table = pa.table(columns, schema=bar_schema(flags=False))
+    table = pa.table(columns, schema=bar_schema(sizes=False, flags=False))
     return table, MarketState(state.log_volatility, float(log_close[-1]))
 
 

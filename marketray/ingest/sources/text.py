@@ -12,8 +12,9 @@ import polars as pl
 import pyarrow as pa
 from pyarrow import csv
 
+from marketray.bars import COLUMNS, PRICES, QUOTES, REQUIRED
 from marketray.errors import DataError
-from marketray.ingest.sources.files import CHUNK_ROWS, FIELDS, REQUIRED, RawChunk, locate_columns
+from marketray.ingest.sources.files import CHUNK_ROWS, RawChunk, locate_columns
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -169,17 +170,15 @@ def _objects(line: bytes, layout: str) -> list[dict[str, Any]] | None:
 
 def _fields(record: dict[str, Any], source: FileSource) -> dict[str, Any]:
     if source.layout == "columns":
-        named = {field: source.columns.get(field, field) for field in FIELDS}
+        named = {field: source.columns.get(field, field) for field in COLUMNS}
         if "time" not in source.columns and "time" not in record and "timestamp" in record:
             named["time"] = "timestamp"
         return {field: _as_text(record[name]) for field, name in named.items() if name in record}
-    found = {field: _as_text(record[field]) for field in FIELDS if field in record}
+    found = {field: _as_text(record[field]) for field in COLUMNS if field in record}
     mid = record.get("mid")
     if isinstance(mid, dict):
-        found |= {
-            field: _as_text(mid[field[0]]) for field in ("open", "high", "low", "close") if field[0] in mid
-        }
-    for side in ("bid", "ask"):
+        found |= {field: _as_text(mid[field[0]]) for field in PRICES if field[0] in mid}
+    for side in QUOTES:
         if isinstance(record.get(side), dict):
             found[side] = _as_text(record[side].get("c"))
     return {**found, "complete": record.get("complete") is not False}
@@ -199,7 +198,7 @@ def _as_text(value: Any) -> str | None:
 def _record_frame(records: list[dict[str, Any]]) -> pl.DataFrame:
     present = {key for record in records for key in record}
     schema: dict[str, Any] = {"line": pl.Int64}
-    schema |= {f: pl.String for f in FIELDS if f in present or f in REQUIRED}
+    schema |= {f: pl.String for f in COLUMNS if f in present or f in REQUIRED}
     if "complete" in present:
         schema["complete"] = pl.Boolean
     return pl.DataFrame(records, schema=schema, orient="row")
