@@ -119,6 +119,8 @@ class FeatureSettings(_Section):
     files: tuple[FeatureFile, ...] = ()  # features of your own, see docs/user-features.md
     groups: tuple[str, ...] = ()  # of docs/features.md; empty: all groups
     exclude: tuple[str, ...] = ()  # features left out by name
+    trading_sentiment: float = Field(0.2, ge=0, le=1)  # news_trading_signal_*: |average sentiment| above it
+    trading_strength: float = Field(0.3, ge=0, le=1)  # and signal strength above it, else 0
 
 
 class LabelSettings(_Section):

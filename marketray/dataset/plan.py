@@ -10,9 +10,11 @@ from marketray.bars import COLUMNS, REQUIRED
 from marketray.dataset.load import DATASET, VAULT
 from marketray.dataset.splits import VAULT_SPLITS, Split
 from marketray.errors import LakeError
+from marketray.features.definition import NEWS
 from marketray.features.items import stage_key
 from marketray.hashing import digest
 from marketray.lake import Lake, Manifest, Partition
+from marketray.sentiment.store import news_contents
 from marketray.settings import Settings
 
 if TYPE_CHECKING:
@@ -86,7 +88,7 @@ def stored_catalog(settings: Settings, lake: Lake) -> Catalog:
         raise LakeError(msg, hint="run the features stage (marketray features) first")
     stored = set(lake.null_counts(FEATURES, found[-1]))
     interval = settings.bar_interval_minutes
-    everything = build_catalog(settings.features, COLUMNS, interval)
+    everything = build_catalog(settings.features, (*COLUMNS, NEWS), interval)
     present = {name for f in everything.features if f.name in stored for name in f.inputs}
     catalog = build_catalog(settings.features, (*REQUIRED, *sorted(present)), interval)
     missing = [name for name in catalog.names if name not in stored]
@@ -137,10 +139,11 @@ def plan_months(settings: Settings, lake: Lake, catalog: Catalog) -> list[Month]
 def _require_fresh(settings: Settings, lake: Lake, catalog: Catalog, contents: list[str | None]) -> None:
     """Compare the features stage's own key, where it left one, with the bars, catalog and hours of now."""
     manifest = lake.read_json(f"manifests/features/{settings.instrument}.json")
-    if manifest is not None and manifest["key"] != stage_key(catalog.hash, settings.market, contents):
+    news = news_contents(lake, settings.instrument) if catalog.news_columns else {}
+    if manifest is not None and manifest["key"] != stage_key(catalog.hash, settings.market, contents, news):
         msg = (
-            f"{FEATURES} of {settings.instrument} was made from other bars, with another catalog, or for "
-            "another market.calendar or market.breaks"
+            f"{FEATURES} of {settings.instrument} was made from other bars or news, with another catalog, or "
+            "for another market.calendar or market.breaks"
         )
         raise LakeError(msg, hint="run the features stage again")
 

@@ -89,6 +89,7 @@ def model_card(
         "task": settings.labels.task,
         "columns": list(columns),
         "catalog_hash": split.detail["catalog_hash"],
+        "feature_inputs": split.detail["feature_inputs"],
         "feature_settings": settings.features.model_dump(mode="json"),
         "market": settings.market.model_dump(mode="json"),
         "test_rmse_pct": test_rmse_pct,

@@ -68,15 +68,18 @@ class Reference:
 
     Parameters
     ----------
-    catalog, bars, sessions:
+    catalog, bars, sessions, news:
         As `marketray.features.kernel.compute` takes them.
     """
 
-    def __init__(self, catalog: Catalog, bars: pl.DataFrame, sessions: Sessions) -> None:
+    def __init__(
+        self, catalog: Catalog, bars: pl.DataFrame, sessions: Sessions, news: pl.DataFrame | None = None
+    ) -> None:
         self.catalog = catalog
         self.bars = bars
         self.sessions = sessions
-        self.rows = evaluate(catalog, bars, sessions)
+        self.news = news
+        self.rows = evaluate(catalog, bars, sessions, news)
         self.spreads = {name: _spread(self.rows[name]) for name in catalog.names}
 
     def excess(self, name: str, values: pl.Series, start: int) -> Float64Array:
@@ -97,10 +100,12 @@ class Reference:
         return np.where(nulls, np.where(np.isnan(a) == np.isnan(b), 0.0, np.inf), share)
 
 
-def evaluate(catalog: Catalog, bars: pl.DataFrame, sessions: Sessions) -> pl.DataFrame:
+def evaluate(
+    catalog: Catalog, bars: pl.DataFrame, sessions: Sessions, news: pl.DataFrame | None = None
+) -> pl.DataFrame:
     """`compute`, with an expression's own failure as a DataError."""
     try:
-        return compute(catalog, bars, sessions)
+        return compute(catalog, bars, sessions, news)
     except FAULTS as e:  # also what a user's function raises inside an expression
         reason = (str(e).strip() or "no message").splitlines()[0]
         msg = f"features: an expression fails on {len(bars)} bars: {type(e).__name__}: {reason}"
@@ -114,16 +119,18 @@ def look_ahead(
     bars: pl.DataFrame,
     sessions: Sessions,
     *,
+    news: pl.DataFrame | None = None,
     cuts: Sequence[int] | None = None,
     seed: int = 0,
 ) -> list[LookAhead]:
-    """Features whose rows change when bars that had not ended at their decision are touched.
+    """Features whose rows change when bars that had not ended at their decision, or articles that were not
+    known before it, are touched.
 
     Parameters
     ----------
     catalog:
         The features to audit.
-    bars, sessions:
+    bars, sessions, news:
         As `compute` takes them.
     cuts:
         Positions of the first bar that is touched, each in [1, len(bars)); by default short histories,
@@ -136,11 +143,11 @@ def look_ahead(
     list of LookAhead
         The guilty, in catalog order; empty where every feature is honest.
     """
-    reference = Reference(catalog, bars, sessions)
+    reference = Reference(catalog, bars, sessions, news)
     chosen = _default_cuts(reference, seed) if cuts is None else sorted(cuts)
     found: dict[str, list[tuple[str, int, npt.NDArray[np.int64], Float64Array]]] = {}
-    for when, cut, later in _experiments(bars, chosen, seed):
-        rows = evaluate(catalog, later, sessions).head(cut)
+    for when, cut, later, told in _experiments(reference, chosen, seed):
+        rows = evaluate(catalog, later, sessions, told).head(cut)
         for name in catalog.names:
             was = reference.rows[name].head(cut)
             if rows[name].equals(was):
@@ -171,17 +178,49 @@ def _default_cuts(reference: Reference, seed: int) -> list[int]:
 
 
 def _experiments(
-    bars: pl.DataFrame, cuts: Sequence[int], seed: int
-) -> Iterator[tuple[str, int, pl.DataFrame]]:
-    """(what was done, first touched bar, the bars) for each change of the future."""
-    yield "repeated", bars.height, bars
+    reference: Reference, cuts: Sequence[int], seed: int
+) -> Iterator[tuple[str, int, pl.DataFrame, pl.DataFrame | None]]:
+    """(what was done, first touched bar, the bars, the articles) for each change of the future."""
+    bars, news = reference.bars, reference.news
+    yield "repeated", bars.height, bars, news
     for cut in cuts:
-        yield "cut off", cut, bars.head(cut)
+        first = _first_unknown(reference, cut)
+        yield "cut off", cut, bars.head(cut), None if news is None else news.head(first)
         rng = np.random.default_rng((seed, cut))
-        yield "changed", cut, _changed(bars, cut, rng)
-        keep = rng.random(bars.height) < 0.5
-        keep[:cut] = True
-        yield "deleted", cut, bars.filter(pl.Series(keep))
+        told = None if news is None else _other_news(news, first, rng)
+        yield "changed", cut, _changed(bars, cut, rng), told
+        kept = _half(bars.height, cut, rng)
+        yield (
+            "deleted",
+            cut,
+            bars.filter(kept),
+            None if news is None else news.filter(_half(len(news), first, rng)),
+        )
+
+
+def _first_unknown(reference: Reference, cut: int) -> int:
+    """The first article that no row before `cut` can know."""
+    if reference.news is None:
+        return 0
+    return int((reference.news["available_at"] < reference.rows["decision_at"][cut - 1]).sum())
+
+
+def _half(height: int, start: int, rng: np.random.Generator) -> pl.Series:
+    """Keep all rows before `start` and about half of the others."""
+    keep = rng.random(height) < 0.5
+    keep[:start] = True
+    return pl.Series(keep)
+
+
+def _other_news(news: pl.DataFrame, first: int, rng: np.random.Generator) -> pl.DataFrame:
+    """The articles with other scores from `first` on, in another order."""
+    order = np.concatenate([np.arange(first), first + rng.permutation(len(news) - first)])
+    scores = news.select("positive", "negative", "neutral")[order]
+    turned = pl.int_range(pl.len()) >= first
+    return news.with_columns(scores.get_columns()).with_columns(
+        pl.when(turned).then("negative").otherwise("positive").alias("positive"),
+        pl.when(turned).then("positive").otherwise("negative").alias("negative"),
+    )
 
 
 def _changed(bars: pl.DataFrame, cut: int, rng: np.random.Generator) -> pl.DataFrame:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from marketray.bars import REQUIRED
 from marketray.errors import DataError, SettingsError
-from marketray.features.definition import KERNEL_COLUMNS, Feature
+from marketray.features.definition import KERNEL_COLUMNS, NEWS, Feature
 from marketray.features.groups import built_in_columns, built_in_features
 from marketray.features.user import user_features
 from marketray.features.user_check import check_expressions
 from marketray.hashing import code_hash, digest
+from marketray.sentiment.signals import COLUMNS as NEWS_COLUMNS
 
 if TYPE_CHECKING:
     from marketray.settings import FeatureSettings
@@ -31,6 +33,7 @@ _DEFINING_CODE = (
     "marketray.features.kernel",
     "marketray.features.user",
     "marketray.features.windows",
+    "marketray.sentiment.signals",
     "marketray.sessions",
 )
 
@@ -73,8 +76,18 @@ class Catalog:
     @property
     def columns(self) -> tuple[str, ...]:
         """Bar columns to read."""
-        optional = {name for f in self.features for name in f.inputs}
-        return (*REQUIRED, *sorted(optional))
+        return (*REQUIRED, *(name for name in self.inputs if name != NEWS))
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Optional inputs that some feature needs, sorted."""
+        return tuple(sorted({name for f in self.features for name in f.inputs}))
+
+    @cached_property
+    def news_columns(self) -> tuple[str, ...]:
+        """Measures of the news (`marketray.sentiment.signals.COLUMNS`) that the features are made of."""
+        roots = {root for layer in self.layers for e in layer for root in e.meta.root_names()}
+        return tuple(name for name in NEWS_COLUMNS if name in roots)
 
     def group(self, name: str) -> tuple[str, ...]:
         """Names of the features of one group."""
@@ -121,7 +134,8 @@ def build_catalog(
     settings:
         Groups to compute (empty: all), names to leave out, and files with features of the user.
     available:
-        Bar columns that hold data; a volume that is null throughout is not among them.
+        Bar columns that hold data (a volume that is null throughout is not among them), and `NEWS` where
+        there are scored articles.
     interval_minutes:
         Length of a bar.
 
@@ -136,8 +150,11 @@ def build_catalog(
     if missing:
         msg = f"bars: got the columns {sorted(available)}, which lack {missing}; required: {list(REQUIRED)}"
         raise DataError(msg, hint="run the ingest stage again")
-    built_in, shared = built_in_features(interval_minutes), built_in_columns()
-    own = user_features(settings.files, {*shared, *KERNEL_COLUMNS, *(f.name for f in built_in)})
+    built_in = built_in_features(interval_minutes, settings.trading_sentiment, settings.trading_strength)
+    shared = built_in_columns()
+    own = user_features(
+        settings.files, {*shared, *KERNEL_COLUMNS, *NEWS_COLUMNS, *(f.name for f in built_in)}
+    )
     known = [*built_in, *own]
     definitions = {**shared, **{f.name: f.expression for f in known}}
     check_expressions(own, definitions)
@@ -149,7 +166,9 @@ def build_catalog(
     if not kept:
         msg = f"features: groups={list(settings.groups)} and exclude leave no feature for these bars"
         raise SettingsError(msg, hint="choose more groups, or exclude fewer features")
-    identity = [[f.name, f.group, f.lookback, f.formula, f.unit, f.inputs, f.exact] for f in kept]
+    identity: list[object] = [
+        [f.name, f.group, f.lookback, f.formula, f.unit, f.inputs, f.exact] for f in kept
+    ]
     texts = [file.text for file in settings.files]
     return Catalog(
         features=kept,

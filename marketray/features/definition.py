@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-__all__ = ["KERNEL_COLUMNS", "Feature"]
+__all__ = ["KERNEL_COLUMNS", "NEWS", "Feature"]
 
 KERNEL_COLUMNS = ("_row", "_decision_at", "_session", "_open_at", "_close_at")
 """Columns that the kernel adds to the bars before any expression is evaluated: the row's position, the
 decision time, and the session that the bar belongs to (position, open and close; null outside sessions)."""
+
+
+NEWS = "news"
+"""Input of features that need scored articles beside the bars."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class Feature:
         For people: the definition in words of the trade, where it comes from, and its unit ("fraction"
         for returns and other shares, "minutes", "index 0-100", …).
     inputs:
-        Optional bar columns it needs (`marketray.bars.OPTIONAL`); without them the feature is dropped.
+        Optional bar columns it needs (`marketray.bars.OPTIONAL`), and `NEWS` where it needs scored articles;
+        without them the feature is dropped.
     exact:
         Whether every cut of the data gives the same bits (lags, minima, maxima, single-bar values), as
         opposed to equality within rounding.

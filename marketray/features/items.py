@@ -12,6 +12,7 @@ from typing import Any
 
 from marketray.errors import DataError
 from marketray.hashing import digest
+from marketray.sentiment.store import months_between
 from marketray.settings import MarketSettings
 
 __all__ = ["BarMonth", "TimeRange", "WorkItem", "batches", "hours", "month_ranges", "plan_items", "stage_key"]
@@ -57,6 +58,8 @@ class WorkItem:
         The rows to write.
     months:
         Months to read, in order: those of the range, and enough before it for the halo.
+    news:
+        Months of scored articles that its decisions can know; empty where no feature needs them.
     from_start:
         The first of these months is the first of the instrument's history, so that there is no
         earlier bar to miss.
@@ -67,6 +70,7 @@ class WorkItem:
     instrument: str
     span: TimeRange
     months: tuple[str, ...]
+    news: tuple[str, ...]
     from_start: bool
     key: str
 
@@ -81,9 +85,14 @@ def hours(market: MarketSettings) -> dict[str, Any]:
     return market.model_dump(mode="json", include={"calendar", "breaks"})
 
 
-def stage_key(catalog_hash: str, market: MarketSettings, contents: Sequence[str | None]) -> str:
-    """Digest of what all stored features of an instrument were made of; `contents` are its bars by month."""
-    return digest(catalog_hash, hours(market), list(contents))
+def stage_key(
+    catalog_hash: str, market: MarketSettings, contents: Sequence[str | None], news: Mapping[str, str]
+) -> str:
+    """Digest of what all stored features of an instrument were made of.
+
+    `contents` are its bars by month, `news` its scored articles by month, empty where no feature needs them.
+    """
+    return digest(catalog_hash, hours(market), list(contents), *([dict(news)] if news else []))
 
 
 def month_ranges(months: Sequence[BarMonth]) -> list[TimeRange]:
@@ -121,6 +130,7 @@ def plan_items(
     ranges: Sequence[TimeRange],
     lookback: int,
     recipe: str,
+    news: Mapping[str, str] | None = None,
 ) -> list[WorkItem]:
     """One work item a range, each with the shortest run of months that holds its halo.
 
@@ -131,7 +141,9 @@ def plan_items(
     lookback:
         Bars that a feature may depend on, its own included: lookback - 1 must lie before the range.
     recipe:
-        Digest of everything but the bars that decides the result.
+        Digest of everything but the bars and the news that decides the result.
+    news:
+        Digest of the scored articles by month; None where no feature needs them.
 
     Raises
     ------
@@ -149,7 +161,8 @@ def plan_items(
             first -= 1
             before += months[first].rows
         read = months[first : own[-1] + 1]
-        inputs = [[m.month, m.content] for m in read]
+        known = months_between(news or {}, read[0].start, span.end)
+        inputs = [[m.month, m.content] for m in read] + [[month, (news or {})[month]] for month in known]
         key = digest(recipe, inputs, span.start.isoformat(), span.end.isoformat(), first == 0)
-        items.append(WorkItem(instrument, span, tuple(m.month for m in read), first == 0, key))
+        items.append(WorkItem(instrument, span, tuple(m.month for m in read), known, first == 0, key))
     return items

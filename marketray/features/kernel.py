@@ -13,6 +13,7 @@ import pyarrow as pa
 from marketray.bars import DAY_MINUTES
 from marketray.errors import DataError, SettingsError
 from marketray.features.catalog import Catalog
+from marketray.sentiment.signals import news_columns
 from marketray.sessions import Sessions
 
 __all__ = ["compute", "compute_range", "known", "known_values", "latest", "with_kernel_columns"]
@@ -22,7 +23,9 @@ TIME = pl.Datetime("us", "UTC")
 Float64Array = npt.NDArray[np.float64]
 
 
-def compute(catalog: Catalog, bars: pl.DataFrame, sessions: Sessions) -> pl.DataFrame:
+def compute(
+    catalog: Catalog, bars: pl.DataFrame, sessions: Sessions, news: pl.DataFrame | None = None
+) -> pl.DataFrame:
     """Feature rows of all `bars`.
 
     Parameters
@@ -34,6 +37,9 @@ def compute(catalog: Catalog, bars: pl.DataFrame, sessions: Sessions) -> pl.Data
         row counts as the first bar ever seen: a feature is null until its lookback of bars is there.
     sessions:
         Sessions that cover the bars' whole span.
+    news:
+        Scored articles (`marketray.sentiment.signals.NEWS_SCHEMA`) of the bars' span and `MAX_AGE_MINUTES`
+        before it; required where the catalog has news features, otherwise not used.
 
     Returns
     -------
@@ -44,11 +50,11 @@ def compute(catalog: Catalog, bars: pl.DataFrame, sessions: Sessions) -> pl.Data
     Raises
     ------
     DataError
-        A column is missing or the times do not increase.
+        A column is missing, the times do not increase, or the articles are missing or not usable.
     SettingsError
         A session is longer than a day, which the session features' lookback does not cover.
     """
-    frame = with_kernel_columns(catalog, bars, sessions)
+    frame = with_kernel_columns(catalog, bars, sessions, news)
     for layer in catalog.layers:
         frame = frame.with_columns(layer)
     return frame.select(
@@ -65,6 +71,7 @@ def compute_range(
     start: datetime,
     end: datetime,
     *,
+    news: pl.DataFrame | None = None,
     from_start: bool = False,
 ) -> pa.Table:
     """Feature rows of the bars with start <= time < end, from these and the halo before them.
@@ -74,6 +81,8 @@ def compute_range(
     bars:
         Bars of the range and at least `catalog.lookback` - 1 bars before it; what lies further back,
         or at or after `end`, is not used.
+    news:
+        As `compute` takes them.
     from_start:
         The bars begin where the instrument's history begins, so that a shorter halo is right.
 
@@ -88,12 +97,17 @@ def compute_range(
     if before < halo and not from_start:
         msg = f"bars: got a halo of {before} before {start:%F %R}; required: {halo} (lookback - 1)"
         raise DataError(msg, hint="read more of the bars before the range")
-    rows = compute(catalog, frame.slice(max(before - halo, 0)), sessions)
+    rows = compute(catalog, frame.slice(max(before - halo, 0)), sessions, news)
     return rows.filter(pl.col("time") >= start).to_arrow()
 
 
 def latest(
-    catalog: Catalog, bars: pl.DataFrame, sessions: Sessions, *, from_start: bool = False
+    catalog: Catalog,
+    bars: pl.DataFrame,
+    sessions: Sessions,
+    *,
+    news: pl.DataFrame | None = None,
+    from_start: bool = False,
 ) -> pl.DataFrame:
     """Feature row of the last bar, from the last `catalog.lookback` bars; equal to the batch row.
 
@@ -101,6 +115,8 @@ def latest(
     ----------
     bars:
         The tail of the history, at least `catalog.lookback` bars.
+    news:
+        As `compute` takes them.
     from_start:
         The bars begin where the instrument's history begins, so that fewer are right.
 
@@ -117,11 +133,13 @@ def latest(
     if bars.is_empty() or (bars.height < catalog.lookback and not from_start):
         msg = f"bars: got {bars.height}; required: the last {catalog.lookback} (the catalog's lookback)"
         raise DataError(msg, hint="pass a longer history, or leave out the features with a long lookback")
-    return compute(catalog, bars.tail(catalog.lookback), sessions).tail(1)
+    return compute(catalog, bars.tail(catalog.lookback), sessions, news).tail(1)
 
 
-def with_kernel_columns(catalog: Catalog, bars: pl.DataFrame, sessions: Sessions) -> pl.DataFrame:
-    """The bars with `KERNEL_COLUMNS` beside them, checked; raises what `compute` raises."""
+def with_kernel_columns(
+    catalog: Catalog, bars: pl.DataFrame, sessions: Sessions, news: pl.DataFrame | None = None
+) -> pl.DataFrame:
+    """The bars with `KERNEL_COLUMNS` and the news beside them, checked; raises what `compute` raises."""
     _check(catalog.columns, bars)
     spans = sessions.frame
     longest = timedelta(microseconds=int((sessions.close_us - sessions.open_us).max(initial=0)))
@@ -132,13 +150,23 @@ def with_kernel_columns(catalog: Catalog, bars: pl.DataFrame, sessions: Sessions
     position = position.set(position < 0, None)
     if bars.columns != list(catalog.columns):
         bars = bars.select(catalog.columns)
-    return bars.with_columns(
+    frame = bars.with_columns(
         pl.int_range(pl.len()).alias("_row"),
         (pl.col("time") + timedelta(minutes=catalog.interval_minutes)).alias("_decision_at"),
         position,
         spans["open_at"].gather(position).alias("_open_at"),
         spans["close_at"].gather(position).alias("_close_at"),
     )
+    return _with_news(catalog, frame, news) if catalog.news_columns else frame
+
+
+def _with_news(catalog: Catalog, frame: pl.DataFrame, news: pl.DataFrame | None) -> pl.DataFrame:
+    if news is None:
+        msg = "features: the catalog has news features; got no scored articles"
+        raise DataError(msg, hint="run the sentiment stage, or leave out the group with features.groups")
+    decisions = frame["_decision_at"].to_physical().to_numpy()
+    found = news_columns(decisions, news, catalog.news_columns)
+    return frame.hstack([pl.Series(name, values, nan_to_null=True) for name, values in found.items()])
 
 
 def _check(required: Iterable[str], bars: pl.DataFrame) -> None:

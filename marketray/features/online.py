@@ -18,6 +18,8 @@ from marketray.errors import DataError
 from marketray.features.row import FeatureRow, RowPlan
 from marketray.features.tail import OPTIONAL_COLUMNS, bar_schema, read_tail
 from marketray.ingest.quality import row_reasons
+from marketray.sentiment.signals import MAX_AGE_MINUTES, NEWS_SCHEMA, check_news
+from marketray.sentiment.store import months_between, news_contents, read_news
 from marketray.sessions import month_sessions
 
 if TYPE_CHECKING:
@@ -79,6 +81,7 @@ class OnlineState:
         self._interval = timedelta(minutes=catalog.interval_minutes)
         self._schema = {name: dtype for name, dtype in bar_schema().items() if name in catalog.columns}
         self._bars = pl.DataFrame(schema=self._schema)
+        self._news = pl.DataFrame(schema=NEWS_SCHEMA)
         self._row: FeatureRow | None = None
 
     @classmethod
@@ -88,6 +91,7 @@ class OnlineState:
         market: MarketSettings,
         bars: pl.DataFrame,
         *,
+        news: pl.DataFrame | None = None,
         from_start: bool = False,
         outside_sessions: Literal["refuse", "keep"] = "refuse",
     ) -> OnlineState:
@@ -97,6 +101,9 @@ class OnlineState:
         ----------
         bars:
             As for `marketray.features.kernel.compute`; the last `catalog.lookback` are kept.
+        news:
+            Scored articles known so far (`marketray.sentiment.signals.NEWS_SCHEMA`), in time order; they
+            matter where the catalog has news features.
         from_start:
             The bars begin where the instrument's history begins, so that fewer are right.
 
@@ -111,6 +118,8 @@ class OnlineState:
             msg = f"bars: got {bars.height}; required: the last {catalog.lookback} (the catalog's lookback)"
             raise DataError(msg, hint="pass a longer history, or say that it begins with these bars")
         state = cls(catalog, market, outside_sessions=outside_sessions)
+        if news is not None:
+            state._news = news.select(list(NEWS_SCHEMA))
         if not bars.is_empty():
             missing = [name for name in state._schema if name not in bars.columns]
             if missing:
@@ -150,7 +159,13 @@ class OnlineState:
         """
         interval = timedelta(minutes=catalog.interval_minutes)
         bars = read_tail(lake, instrument, catalog.lookback, interval=interval, until=until)
-        return cls.from_bars(catalog, market, bars, from_start=True, outside_sessions=outside_sessions)
+        news = None
+        if catalog.news_columns and not bars.is_empty():
+            months = months_between(news_contents(lake, instrument), bars["time"][0])
+            news = read_news(lake, instrument, months)
+        return cls.from_bars(
+            catalog, market, bars, news=news, from_start=True, outside_sessions=outside_sessions
+        )
 
     @property
     def row(self) -> FeatureRow | None:
@@ -187,6 +202,33 @@ class OnlineState:
         self._take(self._bars.tail(self.catalog.lookback - 1).vstack(new).rechunk())
         assert self._row is not None
         return self._row
+
+    def add_news(self, articles: pl.DataFrame) -> int:
+        """Take scored articles, for the rows of bars to come; a row that was given does not change.
+
+        Parameters
+        ----------
+        articles:
+            `marketray.sentiment.signals.NEWS_SCHEMA`, in any order, each article once. An article counts
+            for decisions after its `available_at`, so one that is yet to become known may be added early.
+
+        Returns
+        -------
+        int
+            How many came late: a row after their `available_at` has been given without them, while the batch
+            will count them there.
+
+        Raises
+        ------
+        DataError
+            A column is missing or has a missing value. The state is what it was.
+        """
+        check_news(articles.sort("available_at"))
+        merged = pl.concat([self._news, articles.select(list(NEWS_SCHEMA))])
+        self._news = merged.sort("available_at", maintain_order=True)
+        if self._row is None:
+            return 0
+        return int((articles["available_at"] < self._row.decision_at).sum())
 
     def refusal(self, bar: Mapping[str, Any], clock: datetime | None) -> Refusal | None:
         """Why `append` would refuse `bar`; None where it would take it.
@@ -279,7 +321,10 @@ class OnlineState:
     def _take(self, bars: pl.DataFrame) -> None:
         """Make `bars` the state; nothing has changed where their row cannot be computed."""
         first, last = bars["time"][0].date(), bars["time"][-1].date()
-        row = self._plan.evaluate(bars, month_sessions(self.market, first, last))
+        row = self._plan.evaluate(bars, month_sessions(self.market, first, last), self._news)
+        forgotten = bars["time"][0] - timedelta(minutes=MAX_AGE_MINUTES)
+        if len(self._news) and self._news["available_at"][0] < forgotten:
+            self._news = self._news.filter(pl.col("available_at") >= forgotten)
         self._bars, self._row = bars, row
 
     def __reduce__(self) -> NoReturn:

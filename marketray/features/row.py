@@ -131,7 +131,9 @@ class RowPlan:
         numbers = np.searchsorted(_TAILS, self._lookbacks)
         self._groups = [_Group.of(catalog, np.flatnonzero(numbers == k)) for k in np.unique(numbers)]
 
-    def evaluate(self, bars: pl.DataFrame, sessions: Sessions) -> FeatureRow:
+    def evaluate(
+        self, bars: pl.DataFrame, sessions: Sessions, news: pl.DataFrame | None = None
+    ) -> FeatureRow:
         """Features of the last bar.
 
         Parameters
@@ -141,13 +143,15 @@ class RowPlan:
             otherwise as for `marketray.features.kernel.compute`.
         sessions:
             Sessions that cover the bars' whole span.
+        news:
+            Scored articles, as for `marketray.features.kernel.compute`.
 
         Raises
         ------
         DataError, SettingsError
             As `marketray.features.kernel.compute`.
         """
-        frame = with_kernel_columns(self.catalog, bars, sessions)
+        frame = with_kernel_columns(self.catalog, bars, sessions, news)
         values = np.empty(len(self._names))
         for group in self._groups:
             values[group.places] = group.last(frame)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from marketray import errors
 from marketray.bars import OPTIONAL
 from marketray.errors import ClusterError, LakeError, MarketrayError
+from marketray.features.definition import NEWS
 from marketray.features.items import (
     BarMonth,
     TimeRange,
@@ -29,6 +30,7 @@ from marketray.features.items import (
 from marketray.features.work import BARS, FeatureTask, compute_features, load_catalog, where
 from marketray.hashing import code_hash, digest
 from marketray.lake import Lake
+from marketray.sentiment.store import news_contents
 
 if TYPE_CHECKING:
     from marketray.features.catalog import Catalog
@@ -91,6 +93,7 @@ class _Plan:
     months: list[BarMonth]
     available: tuple[str, ...]
     catalog: Catalog
+    news: dict[str, str]
     items: list[WorkItem]
 
 
@@ -146,8 +149,9 @@ def _plan(
     catalog = load_catalog(settings.features, available, settings.bar_interval_minutes)
     recipe = digest(catalog.hash, hours(settings.market), code_hash("marketray.features"))
     spans = month_ranges(months) if ranges is None else ranges
-    items = plan_items(instrument, months, spans, catalog.lookback, recipe)
-    return _Plan(instrument, months, available, catalog, items)
+    news = news_contents(lake, instrument) if catalog.news_columns else {}
+    items = plan_items(instrument, months, spans, catalog.lookback, recipe, news)
+    return _Plan(instrument, months, available, catalog, news, items)
 
 
 def _run(
@@ -211,7 +215,7 @@ def _together(settings: Settings, results: dict[str, FeatureResult]) -> FeatureR
 def _manifest_json(settings: Settings, plan: _Plan, result: FeatureResult) -> dict[str, Any]:
     contents = [m.content for m in plan.months]
     return {
-        "key": stage_key(result.catalog_hash, settings.market, contents),
+        "key": stage_key(result.catalog_hash, settings.market, contents, plan.news),
         "rows_in": sum(m.rows for m in plan.months),
         "rows_out": result.rows,
         "rows_quarantined": 0,
@@ -227,7 +231,10 @@ def _manifest_json(settings: Settings, plan: _Plan, result: FeatureResult) -> di
 
 
 def available_columns(lake: Lake, instrument: str) -> tuple[str, ...]:
-    """Bar columns that hold a value in any stored month; a volume that is null throughout is absent."""
+    """Bar columns that hold a value in any stored month, and `NEWS` where there are scored articles.
+
+    A volume that is null throughout is absent.
+    """
     found: dict[str, None] = {}
     for partition in lake.partitions(BARS, instrument=instrument):
         manifest = lake.manifest(BARS, partition)
@@ -236,7 +243,7 @@ def available_columns(lake: Lake, instrument: str) -> tuple[str, ...]:
         found.update(dict.fromkeys(name for name, count in nulls.items() if count < rows))
         if found.keys() >= set(OPTIONAL):
             break
-    return tuple(sorted(found))
+    return (*sorted(found), *([NEWS] if news_contents(lake, instrument) else []))
 
 
 def _stored_months(lake: Lake, instrument: str) -> list[BarMonth]:

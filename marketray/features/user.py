@@ -19,7 +19,7 @@ import polars as pl
 
 from marketray.bars import COLUMNS, OPTIONAL
 from marketray.errors import SettingsError
-from marketray.features.definition import Feature
+from marketray.features.definition import NEWS, Feature
 
 if TYPE_CHECKING:
     from marketray.settings_sections import FeatureFile
@@ -87,7 +87,8 @@ def feature(
     lookback:
         Bars the value depends on, the current one included.
     inputs:
-        Optional bar columns that it needs (`marketray.bars.OPTIONAL`); without them the feature is dropped.
+        Optional bar columns that it needs (`marketray.bars.OPTIONAL`), and "news" where it is made of news
+        features; without them the feature is dropped.
     unit:
         For people: "fraction", "minutes", …
 
@@ -203,9 +204,9 @@ def _check_declaration(declared: _Declaration, path: str, taken: dict[str, str])
     if not isinstance(declared.lookback, int) or declared.lookback < 1:
         msg = f"{where}: lookback={declared.lookback!r}; required: a whole number of bars, at least 1"
         raise SettingsError(msg, hint="count the bars it depends on, the current one included")
-    unknown = isinstance(declared.inputs, str) or sorted(set(declared.inputs) - set(COLUMNS))
+    unknown = isinstance(declared.inputs, str) or sorted(set(declared.inputs) - {*COLUMNS, NEWS})
     if unknown:
-        msg = f"{where}: inputs={declared.inputs!r}; required: a list of some of {list(COLUMNS)}"
+        msg = f"{where}: inputs={declared.inputs!r}; required: a list of some of {[*COLUMNS, NEWS]}"
         raise SettingsError(msg, hint=_HINT)
 
 
@@ -230,5 +231,5 @@ def _as_feature(declared: _Declaration, path: str) -> Feature:
         formula=" ".join((declared.function.__doc__ or "").split()),
         source=path,
         unit=declared.unit,
-        inputs=tuple(name for name in OPTIONAL if name in declared.inputs),
+        inputs=tuple(name for name in (*OPTIONAL, NEWS) if name in declared.inputs),
     )

@@ -9,7 +9,8 @@ import polars as pl
 
 from marketray.bars import OPTIONAL, REQUIRED
 from marketray.errors import SettingsError
-from marketray.features.definition import KERNEL_COLUMNS, Feature
+from marketray.features.definition import KERNEL_COLUMNS, NEWS, Feature
+from marketray.sentiment.signals import COLUMNS as NEWS_COLUMNS
 
 __all__ = ["check_expressions"]
 
@@ -35,7 +36,7 @@ def check_expressions(features: Sequence[Feature], definitions: Mapping[str, pl.
     for feature in features:
         where = f"features.files: {feature.source}: {feature.name!r}"
         needed = _bar_columns(feature, definitions, where)
-        undeclared = [name for name in OPTIONAL if name in needed and name not in feature.inputs]
+        undeclared = [name for name in (*OPTIONAL, NEWS) if name in needed and name not in feature.inputs]
         if undeclared:
             msg = f"{where} needs {undeclared}; got inputs={list(feature.inputs)}"
             raise SettingsError(msg, hint=f"declare inputs={[*feature.inputs, *undeclared]}")
@@ -50,6 +51,8 @@ def _bar_columns(feature: Feature, definitions: Mapping[str, pl.Expr], where: st
         name = queue.pop()
         if name in REQUIRED or name in OPTIONAL:
             found.add(name)
+        elif name in NEWS_COLUMNS:
+            found.add(NEWS)
         elif name in definitions and name not in seen:
             seen.add(name)
             queue += definitions[name].meta.root_names()

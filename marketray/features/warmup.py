@@ -51,14 +51,21 @@ class WarmUp:
     required: int | None
 
 
-def warm_up(catalog: Catalog, bars: pl.DataFrame, sessions: Sessions, *, seed: int = 0) -> list[WarmUp]:
+def warm_up(
+    catalog: Catalog,
+    bars: pl.DataFrame,
+    sessions: Sessions,
+    *,
+    news: pl.DataFrame | None = None,
+    seed: int = 0,
+) -> list[WarmUp]:
     """Measure every feature whose lookback is shorter than half of the bars.
 
     Parameters
     ----------
     catalog:
         The features to audit.
-    bars, sessions:
+    bars, sessions, news:
         As `compute` takes them; the rows are sampled from the second half.
     seed:
         Of the sampled rows.
@@ -71,7 +78,7 @@ def warm_up(catalog: Catalog, bars: pl.DataFrame, sessions: Sessions, *, seed: i
     names = [f.name for f in catalog.features if f.lookback <= bars.height // 2]
     if not names:
         return []
-    whole = Reference(catalog.subset(names, known_at_once=True), bars, sessions)
+    whole = Reference(catalog.subset(names, known_at_once=True), bars, sessions, news)
     by_lookback: dict[int, list[str]] = {}
     for f in catalog.features:
         if f.name in names:
@@ -126,7 +133,7 @@ def _cut_errors(whole: Reference, catalog: Catalog, rows: list[int], size: int) 
     worst = dict.fromkeys(catalog.names, 0.0)
     for row in rows:
         tail = whole.bars.slice(max(row + 1 - size, 0), min(size, row + 1))
-        got = evaluate(catalog, tail, whole.sessions).tail(1)
+        got = evaluate(catalog, tail, whole.sessions, whole.news).tail(1)
         for name in catalog.names:
             worst[name] = max(worst[name], float(whole.excess(name, got[name], row)[0]))
     return worst
@@ -142,7 +149,7 @@ def _moved_errors(whole: Reference, catalog: Catalog, rows: list[int], size: int
         for factor in _MOVED.values():
             earlier = pl.when(position <= row - size).then(factor).otherwise(1.0)
             moved = history.with_columns(pl.col(name) * earlier for name in values)
-            got = evaluate(catalog, moved, whole.sessions).tail(1)
+            got = evaluate(catalog, moved, whole.sessions, whole.news).tail(1)
             for name in catalog.names:
                 worst[name] = max(worst[name], float(whole.excess(name, got[name], row)[0]))
     return worst

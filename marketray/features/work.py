@@ -17,6 +17,7 @@ from marketray.errors import DataError, MarketrayError
 from marketray.features.items import TimeRange, WorkItem
 from marketray.hashing import table_hash
 from marketray.lake import Lake, Manifest
+from marketray.sentiment.store import read_news
 from marketray.settings import FeatureSettings, MarketSettings
 
 if TYPE_CHECKING:
@@ -85,8 +86,9 @@ def _parse_items(text: str) -> list[WorkItem]:
     for raw in json.loads(text):
         span = raw.pop("span")
         start, end = (datetime.fromisoformat(span[name]) for name in ("start", "end"))
-        months = tuple(raw.pop("months"))
-        found.append(WorkItem(span=TimeRange(span["level"], span["label"], start, end), months=months, **raw))
+        months, news = tuple(raw.pop("months")), tuple(raw.pop("news"))
+        place = TimeRange(span["level"], span["label"], start, end)
+        found.append(WorkItem(span=place, months=months, news=news, **raw))
     return found
 
 
@@ -104,8 +106,11 @@ def compute_items(items: Sequence[WorkItem], task: FeatureTask) -> list[int]:
     lake = Lake(task.lake_uri)
     bars = _read_bars(lake, items, catalog.columns)
     sessions = month_sessions(task.market, bars["time"][0].as_py().date(), bars["time"][-1].as_py().date())
+    news = None
+    if catalog.news_columns:
+        news = read_news(lake, first.instrument, sorted({month for item in items for month in item.news}))
     start, end = first.span.start, last.span.end
-    table = compute_range(catalog, bars, sessions, start, end, from_start=first.from_start)
+    table = compute_range(catalog, bars, sessions, start, end, news=news, from_start=first.from_start)
     return [_store(lake, task.dataset, item, table) for item in items]
 
 

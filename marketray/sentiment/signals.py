@@ -23,6 +23,7 @@ __all__ = [
     "MAX_AGE_MINUTES",
     "NEWS_SCHEMA",
     "WINDOWS",
+    "check_news",
     "latest_article",
     "news_columns",
 ]
@@ -126,7 +127,7 @@ def news_columns(
     DataError
         A column is missing, has another type or a missing value, or the articles are not sorted.
     """
-    _check(news)
+    check_news(news)
     articles = _Articles.of(news)
     stop = np.searchsorted(articles.available_us, decision_us, side="left")
     found: dict[str, Float64Array] = {}
@@ -224,7 +225,8 @@ def _minutes_since(articles: _Articles, decision_us: Int64Array, stop: Int64Arra
     return np.where(minutes <= MAX_AGE_MINUTES, minutes, np.nan)
 
 
-def _check(news: pl.DataFrame) -> None:
+def check_news(news: pl.DataFrame) -> None:
+    """Refuse, with a DataError, articles that are not as `news_columns` requires them."""
     for name, kind in NEWS_SCHEMA.items():
         if news.schema.get(name) != kind:
             msg = f"news: {name} is {news.schema.get(name)}; required: {kind}"

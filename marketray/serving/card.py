@@ -28,6 +28,8 @@ class ModelCard(BaseModel):
         Features in the model's order.
     catalog_hash:
         Hash of the feature definitions the model was trained on; serving refuses any other.
+    feature_inputs:
+        Optional inputs (bar columns, news) that the data had.
     feature_settings, market:
         Settings from which the same features can be computed again.
     test_rmse_pct:
@@ -42,6 +44,7 @@ class ModelCard(BaseModel):
     task: str
     columns: tuple[str, ...]
     catalog_hash: str
+    feature_inputs: tuple[str, ...]
     feature_settings: FeatureSettings
     market: MarketSettings = Field(validation_alias=AliasChoices("market", "market_settings"))
     test_rmse_pct: float | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -93,13 +92,15 @@ class Forecaster:
         """Length of a bar."""
         return timedelta(minutes=self.card.bar_interval_minutes)
 
-    def row(self, bars: pl.DataFrame) -> Row:
+    def row(self, bars: pl.DataFrame, news: pl.DataFrame | None = None) -> Row:
         """Features of the decision at the end of the last bar.
 
         Parameters
         ----------
         bars:
             Sorted bars with the columns `marketray.serving.state.BAR_COLUMNS`.
+        news:
+            Scored articles up to the decision, as for `marketray.features.kernel.compute`.
 
         Raises
         ------
@@ -116,7 +117,7 @@ class Forecaster:
                 f"sessions of {self.card.market.calendar} without its breaks {list(self.card.market.breaks)}"
             )
             raise DataError(msg)
-        row = self._plan.evaluate(bars, sessions)
+        row = self._plan.evaluate(bars, sessions, news)
         values = row.values[self._places].astype(np.float32).reshape(1, -1)
         return Row(row.decision_at, float(bars["close"][-1]), values)
 
@@ -165,16 +166,14 @@ class Forecaster:
 
 
 def _matching_catalog(card: ModelCard) -> Catalog:
-    """The catalog of the model's hash; which optional bar columns it had is found by trying."""
-    found = []
-    for count in range(len(OPTIONAL), -1, -1):
-        for optional in itertools.combinations(OPTIONAL, count):
-            catalog = build_catalog(card.feature_settings, (*REQUIRED, *optional), card.bar_interval_minutes)
-            if catalog.hash == card.catalog_hash:
-                return catalog
-            found.append(catalog.hash)
-    msg = (
-        f"feature catalog: this code has {found[0]}, the model was trained on {card.catalog_hash}; "
-        "required: equal"
+    """The catalog that the model was trained on."""
+    catalog = build_catalog(
+        card.feature_settings, (*REQUIRED, *card.feature_inputs), card.bar_interval_minutes
     )
-    raise ModelError(msg, hint="train the model again, or serve it with the version it was trained with")
+    if catalog.hash != card.catalog_hash:
+        msg = (
+            f"feature catalog: this code has {catalog.hash}, the model was trained on {card.catalog_hash}; "
+            "required: equal"
+        )
+        raise ModelError(msg, hint="train the model again, or serve it with the version it was trained with")
+    return catalog

@@ -92,7 +92,7 @@ class Slot:
     def _from_request(self, bars: pl.DataFrame) -> dict[str, Any] | Problem:
         assert self._forecaster is not None
         try:
-            row = self._forecaster.row(bars)
+            row = self._forecaster.row(bars, self._news(bars))
         except (DataError, SettingsError) as e:  # settings: the calendar does not reach the dates
             got, _, required = e.message.partition("; required: ")
             return problem(
@@ -132,8 +132,20 @@ class Slot:
         now = self._now(bars["time"][-1] + interval)
         if bars["time"][-1] + interval > now:
             bars = read_tail(lake, instrument, rows, interval=interval, until=now)
-        self._latest = forecaster.row(bars)
+        self._latest = forecaster.row(bars, self._news(bars))
         forecaster.forecast(self._latest)  # warms the model up and proves that it answers
+
+    def _news(self, bars: pl.DataFrame) -> pl.DataFrame | None:
+        """The lake's scored articles that decisions on these bars can know; None where none are needed."""
+        from marketray.lake import Lake
+        from marketray.sentiment.store import months_between, news_contents, read_news
+
+        assert self._forecaster is not None
+        if not self._forecaster.catalog.news_columns or bars.is_empty():
+            return None
+        lake, instrument = Lake(self._config.settings.lake_uri), self._forecaster.card.instrument
+        months = months_between(news_contents(lake, instrument), bars["time"][0], bars["time"][-1])
+        return read_news(lake, instrument, months)
 
     def _now(self, data_end: datetime) -> datetime:
         from marketray.ingest.clock import fixed_clock

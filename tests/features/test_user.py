@@ -158,7 +158,7 @@ def defined(decorator: str, body: str = "pl.col('close')") -> str:
         (HEAD + GOOD + GOOD, "'mine' is taken by /mine_0.py; required: a name of its own"),
         (defined("@feature(lookback=0)"), "'mine': lookback=0; required: a whole number of bars, at least 1"),
         (defined("@feature(lookback=2.5)"), "lookback=2.5; required: a whole number"),
-        (defined("@feature(lookback=1, inputs=['news'])"), r"inputs=\['news'\]; required: a list of some of"),
+        (defined("@feature(lookback=1, inputs=['rumours'])"), r"inputs=\['rumours'\]; required: a list of some of"),
         (defined("@feature(lookback=1, inputs='bid')"), "inputs='bid'; required: a list of some of"),
         (
             defined("@feature(lookback=1)", "3.0"),

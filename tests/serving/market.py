@@ -81,6 +81,7 @@ def write_card(folder: Path, columns: list[str], catalog_hash: str, **changes: o
         "task": "regression",
         "columns": columns,
         "catalog_hash": catalog_hash,
+        "feature_inputs": ["volume", "bid", "ask"],
         "feature_settings": Settings().features.model_dump(mode="json"),
         "market": Settings().market.model_dump(mode="json"),
         "test_rmse_pct": 0.123,

@@ -7,6 +7,7 @@ import polars as pl
 from marketray.features.definition import Feature
 from marketray.features.groups.microstructure import microstructure
 from marketray.features.groups.momentum import momentum, momentum_columns
+from marketray.features.groups.news import news
 from marketray.features.groups.returns import lags, returns
 from marketray.features.groups.session import session
 from marketray.features.groups.shared import shared_columns
@@ -17,8 +18,13 @@ from marketray.features.groups.volume import volume
 __all__ = ["built_in_columns", "built_in_features"]
 
 
-def built_in_features(interval_minutes: int) -> list[Feature]:
-    """Every built-in feature, in catalog order, for bars of `interval_minutes`."""
+def built_in_features(
+    interval_minutes: int, trading_sentiment: float = 0.2, trading_strength: float = 0.3
+) -> list[Feature]:
+    """Every built-in feature, in catalog order, for bars of `interval_minutes`.
+
+    `trading_sentiment` and `trading_strength` are the thresholds of `news_trading_signal_*`.
+    """
     return [
         *returns(),
         *momentum(),
@@ -27,6 +33,7 @@ def built_in_features(interval_minutes: int) -> list[Feature]:
         *volume(),
         *microstructure(),
         *session(interval_minutes),
+        *news(trading_sentiment, trading_strength),
         *lags(),
     ]
 
