@@ -14,6 +14,7 @@ from marketray.lake import Lake
 from marketray.settings import Settings, load_settings
 
 CONFIG = Path(__file__).parents[2] / "configs" / "us-stocks-1h.yaml"
+HOURLY = ("AAPL", "NFLX", "SPY", "XLK")
 DAILY = ("SPY", "AVGO")
 
 
@@ -35,15 +36,17 @@ def features_of(settings: Settings, symbol: str) -> pl.DataFrame:
 
 
 @pytest.mark.usefixtures("ray_local")
-def test_hours_of_sixteen_stocks(home: Path, spx_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hours_of_stocks(home: Path, spx_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = data_file(spx_path, "us_stocks_1h.parquet")
     monkeypatch.setenv("MARKETRAY_DATA", str(path.parent))
-    settings = load_settings(CONFIG, {"features": {"groups": ["returns", "volatility", "volume", "session"]}})
-    bars = counts(path, settings.panel)
-    assert len(bars) == 16
+    assert counts(path, load_settings(CONFIG).panel).keys() == set(pl.read_parquet(path)["symbol"])
+    groups = ["returns", "volatility", "volume", "session"]
+    settings = load_settings(CONFIG, {"instruments": HOURLY, "features": {"groups": groups}})
+    bars = counts(path, HOURLY)
     ingested = run_ingest(settings)
     assert {n: r.rows_out for n, r in ingested.instruments.items()} == bars
-    assert (ingested.rows_in, ingested.rows_quarantined, ingested.has_volume) == (67_071, 0, True)
+    assert (ingested.rows_in, ingested.rows_quarantined) == (sum(bars.values()), 0)
+    assert {(r.rows_in, r.has_volume) for r in ingested.instruments.values()} == {(67_071, True)}
     computed = run_features(settings)
     assert {n: r.rows for n, r in computed.instruments.items()} == bars
     assert {r.dropped for r in computed.instruments.values()} == {()}
