@@ -186,7 +186,7 @@ class Lake:
             A partition file lies in a folder that is not named ``key=value``.
         """
         root = self.path(dataset)
-        selector = fs.FileSelector(root, allow_not_found=True, recursive=True)
+        selector = fs.FileSelector(self._narrowed(root, keys), allow_not_found=True, recursive=True)
         found = []
         for info in self._look(selector):
             if info.base_name != _FILE:
@@ -199,6 +199,15 @@ class Lake:
             if all(partition.get(k) == v for k, v in keys.items()):
                 found.append(partition)
         return sorted(found, key=lambda p: tuple(p.values()))
+
+    def _narrowed(self, root: str, keys: dict[str, str]) -> str:
+        """The folder below `root` that holds all partitions with these hive values, as far as they lead."""
+        for name, value in keys.items():
+            folder = f"{root}/{name}={value}"
+            if self._kind(folder) != fs.FileType.Directory:
+                break
+            root = folder
+        return root
 
     def scan(
         self, dataset: str, columns: Sequence[str] | None = None, **keys: str

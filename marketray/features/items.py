@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from marketray.errors import DataError
@@ -26,12 +27,12 @@ class BarMonth:
     rows: int
     content: str
 
-    @property
+    @cached_property
     def start(self) -> datetime:
         """Start of the month, UTC."""
         return datetime.strptime(self.month, "%Y-%m").replace(tzinfo=UTC)
 
-    @property
+    @cached_property
     def end(self) -> datetime:
         """Start of the next month, UTC."""
         start = self.start
