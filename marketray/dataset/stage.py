@@ -182,7 +182,11 @@ def _split(
             msg, hint="check market.calendar, market.decision_hours and the length of the history"
         )
     plain = make_split(settings.instrument, decision, ended, opened, settings.split)
-    detail = {"catalog_hash": catalog.hash, "horizon_minutes": settings.labels.horizon_minutes}
+    detail = {
+        "catalog_hash": catalog.hash,
+        "fitted": [f.to_json() for f in catalog.fitted],
+        "horizon_minutes": settings.labels.horizon_minutes,
+    }
     split = Split(plain.instrument, plain.rows, plain.blocks, plain.cv, tuple(catalog.names), detail)
     return split, offsets[:-1].tolist()
 

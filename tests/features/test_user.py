@@ -197,4 +197,4 @@ def test_the_decorator_leaves_the_function_as_it_is() -> None:
         return pl.col("close")
 
     assert feature(lookback=1)(mine) is mine
-    assert user_features((), ()) == []
+    assert user_features((), ()) == ([], [])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import polars as pl
 
 from marketray.features.definition import Feature
+from marketray.features.fitted import FittedFeature
 from marketray.features.groups.microstructure import microstructure
 from marketray.features.groups.momentum import momentum, momentum_columns
+from marketray.features.groups.regime import regime
 from marketray.features.groups.returns import lags, returns
 from marketray.features.groups.session import session
 from marketray.features.groups.shared import shared_columns
@@ -14,7 +16,7 @@ from marketray.features.groups.trend import trend
 from marketray.features.groups.volatility import volatility
 from marketray.features.groups.volume import volume
 
-__all__ = ["built_in_columns", "built_in_features"]
+__all__ = ["built_in_columns", "built_in_features", "built_in_fitted"]
 
 
 def built_in_features(interval_minutes: int) -> list[Feature]:
@@ -29,6 +31,11 @@ def built_in_features(interval_minutes: int) -> list[Feature]:
         *session(interval_minutes),
         *lags(),
     ]
+
+
+def built_in_fitted() -> list[FittedFeature]:
+    """Every built-in fitted feature."""
+    return regime()
 
 
 def built_in_columns() -> dict[str, pl.Expr]:
