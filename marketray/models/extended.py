@@ -86,8 +86,7 @@ class ExtendedModel(FittedModel):
     def _document(self) -> dict[str, Any]:
         return {
             **self.model._document(),
-            "columns": list(self.learned),
-            "inputs": list(self.columns),
+            "learned": list(self.learned),
             "fitted": [column.to_json() for column in self.fitted],
         }
 
@@ -96,9 +95,10 @@ class ExtendedModel(FittedModel):
         """Read the model behind it, and the fitted columns from ``model.json``."""
         from marketray.models import model_class
 
-        model = model_class(document["family"]).load(folder, document)
+        behind = {**document, "columns": document["learned"]}
+        model = model_class(document["family"]).load(folder, behind)
         fitted = tuple(FittedColumn.from_json(value) for value in document["fitted"])
-        return cls(model, tuple(document["inputs"]), fitted)
+        return cls(model, tuple(document["columns"]), fitted)
 
 
 def fit_extended(

@@ -63,8 +63,8 @@ class ExtendedConformance(FamilyConformance):
         assert np.abs(parts[:, model.learned.index("body_rank")]).max() > 0
         model.save(tmp_path)
         document = json.loads((tmp_path / "model.json").read_text())
-        assert document["inputs"] == list(COLUMNS[6:])
-        assert document["columns"] == [*COLUMNS[6:], *NAMES]
+        assert document["columns"] == list(COLUMNS[6:])
+        assert document["learned"] == [*COLUMNS[6:], *NAMES]
         again = load_model(tmp_path)
         assert isinstance(again, ExtendedModel)
         assert (again.fitted, again.learned, again.artefact) == (model.fitted, model.learned, model.artefact)
