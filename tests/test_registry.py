@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from marketray.errors import ModelError, RegistryError
+from marketray.features.fits import PercentileRank
+from marketray.features.fitted import FittedFeature
 from marketray.models import get_family, load_model
+from marketray.models.extended import fit_extended
 from marketray.registry import Registry
 from marketray.settings import Settings, load_settings
 from marketray.tracking import (
@@ -38,7 +41,8 @@ def settings(tracked_home: Path) -> Settings:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "xgboost"
-    get_family("xgboost").fit({"n_estimators": 20}, COLUMNS, X, Y).save(path)
+    fitted = (FittedFeature("a_rank", "g", "a", PercentileRank(), "fraction"),)
+    fit_extended(get_family("xgboost"), {"n_estimators": 20}, COLUMNS, X, Y, fitted).save(path)
     (path / "serving.json").write_text(json.dumps({"evidence": EVIDENCE}))
     return path
 

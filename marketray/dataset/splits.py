@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from marketray.dataset.rows import row_id_hash, row_ids, utc_series
 from marketray.errors import DataError
+from marketray.features.fitted import FittedFeature
 from marketray.settings import SplitSettings
 
 __all__ = ["OPEN_SPLITS", "SPLITS", "VAULT_SPLITS", "Fold", "Split", "SplitBlock", "gap_before", "make_split"]
@@ -93,7 +94,7 @@ class Split:
     columns:
         Feature columns, in stored order.
     detail:
-        Further JSON values: key, catalog_hash, label report, drop reasons.
+        Further JSON values: key, catalog_hash, fitted features, label report, drop reasons.
     """
 
     instrument: str
@@ -107,6 +108,11 @@ class Split:
     def folds(self) -> list[tuple[slice, slice]]:
         """(rows to fit on, rows to score) of each fold, positions in ``load_blocks(train, validation)``."""
         return [(slice(0, f.train_stop), slice(f.start, f.stop)) for f in self.cv]
+
+    @property
+    def fitted(self) -> tuple[FittedFeature, ...]:
+        """Features to fit on training rows; they have no stored column."""
+        return tuple(FittedFeature.from_json(value) for value in self.detail.get("fitted", ()))
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; row counts are added for readers."""

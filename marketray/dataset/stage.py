@@ -199,6 +199,7 @@ def _split(
     detail = {
         "catalog_hash": catalog.hash,
         "feature_inputs": list(catalog.inputs),
+        "fitted": [f.to_json() for f in catalog.fitted],
         "horizon_minutes": settings.labels.horizon_minutes,
     }
     split = Split(plain.instrument, plain.rows, plain.blocks, plain.cv, tuple(catalog.names), detail)

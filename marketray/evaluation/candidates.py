@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,11 @@ import numpy.typing as npt
 
 from marketray.errors import ModelError, TuningError
 from marketray.models import get_family, load_model
+from marketray.models.extended import fit_extended
 
 if TYPE_CHECKING:
     from marketray.dataset.load import Block
+    from marketray.features.fitted import FittedFeature
     from marketray.models.base import Task
     from marketray.settings import Settings
 
@@ -107,9 +109,17 @@ def _candidate(name: str, best: Mapping[str, Any], run_path: Path) -> Candidate:
 
 
 def refit(
-    name: str, params: Mapping[str, Any], rounds: int, block: Block, *, task: Task, threads: int, seed: int
+    name: str,
+    params: Mapping[str, Any],
+    rounds: int,
+    block: Block,
+    *,
+    task: Task,
+    threads: int,
+    seed: int,
+    fitted: Sequence[FittedFeature] = (),
 ) -> dict[str, bytes]:
-    """Fit a family on all rows of `block` with its rounds fixed.
+    """Fit a family on all rows of `block` with its rounds fixed, and the fitted features it takes.
 
     Returns
     -------
@@ -117,10 +127,11 @@ def refit(
         The files of the native model folder by name, so that a remote task can hand them over.
     """
     family = get_family(name)
-    chosen = block.select(family.columns(block.columns))
     y = block.y if task == "regression" else block.up
     fixed = family.with_rounds(params, rounds)
-    model = family.fit(fixed, chosen.columns, chosen.values, y, task=task, threads=threads, seed=seed)
+    model = fit_extended(
+        family, fixed, block.columns, block.values, y, fitted, task=task, threads=threads, seed=seed
+    )
     with tempfile.TemporaryDirectory() as scratch:
         model.save(Path(scratch))
         return {p.name: p.read_bytes() for p in sorted(Path(scratch).iterdir())}

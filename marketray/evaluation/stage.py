@@ -31,7 +31,7 @@ from marketray.evaluation.outcome import (
 from marketray.evaluation.registration import register_winner
 from marketray.evaluation.selection import Rows, rank
 from marketray.hashing import code_hash, digest
-from marketray.models import load_model
+from marketray.models import MODEL_CODE, load_model
 from marketray.registry import Registry
 from marketray.tracking import close_parent_run, open_parent_run
 from marketray.tuning.records import write_json
@@ -172,7 +172,8 @@ def rank_candidates(settings: Settings) -> Ranking:
     candidates = [c.identity for c in tuned.candidates.values()]
     content = dataset_content(settings, ("train", "validation", "test"))
     labels = settings.labels.model_dump(mode="json")
-    key = digest(content, candidates, labels, settings.tuning.seed, code_hash("marketray.models"))
+    fitted = [f.to_json() for f in load_split(settings).fitted]
+    key = digest(content, candidates, labels, settings.tuning.seed, fitted, code_hash(*MODEL_CODE))
     rank_key = digest(key, code_hash("marketray.evaluation"))
     base = settings.run_path / "models" / key[:16]
     folders = {name: base / name for name in tuned.candidates}
@@ -237,6 +238,7 @@ def _refit_all(settings: Settings, tuned: Tuned, folders: Mapping[str, Path]) ->
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
     cpus = refit_cpus([n["Resources"].get("CPU", 0.0) for n in nodes if n["Alive"]], len(wanted))
     block = ray.put(load_blocks(settings, ("train", "validation")))
+    fitted = load_split(settings).fitted
     task: Any = ray.remote(cast(Any, refit))
     pending = {
         c.family: task.options(name=f"refit:{c.family}", num_cpus=cpus).remote(
@@ -247,6 +249,7 @@ def _refit_all(settings: Settings, tuned: Tuned, folders: Mapping[str, Path]) ->
             task=settings.labels.task,
             threads=cpus,
             seed=settings.tuning.seed,
+            fitted=fitted,
         )
         for c in wanted
     }

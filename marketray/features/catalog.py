@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,7 +13,8 @@ import polars as pl
 from marketray.bars import REQUIRED
 from marketray.errors import DataError, SettingsError
 from marketray.features.definition import KERNEL_COLUMNS, NEWS, Feature
-from marketray.features.groups import built_in_columns, built_in_features
+from marketray.features.fitted import FittedFeature
+from marketray.features.groups import built_in_columns, built_in_features, built_in_fitted
 from marketray.features.user import user_features
 from marketray.features.user_check import check_expressions
 from marketray.hashing import code_hash, digest
@@ -29,6 +30,8 @@ _log = logging.getLogger(__name__)
 _DEFINING_CODE = (
     "marketray.features.catalog",
     "marketray.features.definition",
+    "marketray.features.fits",
+    "marketray.features.fitted",
     "marketray.features.groups",
     "marketray.features.kernel",
     "marketray.features.user",
@@ -55,6 +58,8 @@ class Catalog:
         answers only for features of the catalog that it was trained on.
     layers:
         The computation: each layer's expressions need only bars, kernel columns and earlier layers.
+    fitted:
+        Features that are made from these on training rows, inside a model; no column of the table.
     """
 
     features: tuple[Feature, ...]
@@ -62,6 +67,7 @@ class Catalog:
     interval_minutes: int
     hash: str
     layers: tuple[tuple[pl.Expr, ...], ...]
+    fitted: tuple[FittedFeature, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -151,16 +157,20 @@ def build_catalog(
         msg = f"bars: got the columns {sorted(available)}, which lack {missing}; required: {list(REQUIRED)}"
         raise DataError(msg, hint="run the ingest stage again")
     built_in = built_in_features(interval_minutes, settings.trading_sentiment, settings.trading_strength)
-    shared = built_in_columns()
-    own = user_features(
-        settings.files, {*shared, *KERNEL_COLUMNS, *NEWS_COLUMNS, *(f.name for f in built_in)}
+    shared, regimes = built_in_columns(), built_in_fitted()
+    own, own_fitted = user_features(
+        settings.files,
+        {*shared, *KERNEL_COLUMNS, *NEWS_COLUMNS, *(f.name for f in built_in)},
+        {f.name for f in regimes},
     )
     known = [*built_in, *own]
     definitions = {**shared, **{f.name: f.expression for f in known}}
     check_expressions(own, definitions)
-    chosen = _chosen(settings, known)
+    chosen, chosen_fitted = _chosen(settings, known, [*regimes, *own_fitted])
     kept = tuple(f for f in chosen if set(f.inputs) <= set(available))
     dropped = tuple(f.name for f in chosen if f not in kept)
+    dropped += tuple(f.name for f in chosen_fitted if f.of in dropped)
+    fitted = _made_from(kept, [f for f in chosen_fitted if f.name not in dropped])
     if dropped:
         _log.info("features dropped because the bars lack their inputs: %s", ", ".join(dropped))
     if not kept:
@@ -174,23 +184,42 @@ def build_catalog(
         features=kept,
         dropped=dropped,
         interval_minutes=interval_minutes,
-        hash=digest(identity, texts, interval_minutes, code_hash(*_DEFINING_CODE)),
+        hash=digest(
+            identity, [f.to_json() for f in fitted], texts, interval_minutes, code_hash(*_DEFINING_CODE)
+        ),
         layers=_layers([f.name for f in kept], definitions),
+        fitted=fitted,
     )
 
 
-def _chosen(settings: FeatureSettings, known: list[Feature]) -> list[Feature]:
-    groups = list(dict.fromkeys(f.group for f in known))
+def _chosen(
+    settings: FeatureSettings, known: list[Feature], fitted: list[FittedFeature]
+) -> tuple[list[Feature], list[FittedFeature]]:
+    everything: list[Feature | FittedFeature] = [*known, *fitted]
+    groups = list(dict.fromkeys(f.group for f in everything))
     unknown = sorted(set(settings.groups) - set(groups))
     if unknown:
         msg = f"features.groups: got {unknown}; required: some of {groups}"
         raise SettingsError(msg, hint="docs/features.md lists the groups")
-    unknown = sorted(set(settings.exclude) - {f.name for f in known})
+    unknown = sorted(set(settings.exclude) - {f.name for f in everything})
     if unknown:
         msg = f"features.exclude: {unknown} are not features"
         raise SettingsError(msg, hint="docs/features.md lists the features")
     wanted = set(settings.groups or groups)
-    return [f for f in known if f.group in wanted and f.name not in settings.exclude]
+    excluded = set(settings.exclude)
+    return (
+        [f for f in known if f.group in wanted and f.name not in excluded],
+        [f for f in fitted if f.group in wanted and f.name not in excluded],
+    )
+
+
+def _made_from(kept: Sequence[Feature], fitted: Sequence[FittedFeature]) -> tuple[FittedFeature, ...]:
+    """The fitted features whose own feature is kept; the others are named in the log."""
+    names = {f.name for f in kept}
+    left = [f.name for f in fitted if f.of not in names]
+    if left:
+        _log.info("fitted features left out with the features they are made from: %s", ", ".join(left))
+    return tuple(f for f in fitted if f.of in names)
 
 
 def _layers(names: list[str], definitions: Mapping[str, pl.Expr]) -> tuple[tuple[pl.Expr, ...], ...]:

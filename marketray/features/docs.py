@@ -7,7 +7,8 @@ from itertools import groupby
 from pathlib import Path
 
 from marketray.features.definition import Feature
-from marketray.features.groups import built_in_features
+from marketray.features.fitted import FittedFeature
+from marketray.features.groups import built_in_features, built_in_fitted
 
 __all__ = ["main", "render"]
 
@@ -31,12 +32,22 @@ logarithm. A row belongs to `decision_at` = the bar's end and uses bars that end
 """
 
 
+_FITTED = """Made from another feature by statistics of its training values; never stored as columns. They are fitted anew on
+each fold's training rows, and a model keeps those of its own; see [user-features.md](user-features.md).
+"""
+
+
 def render(interval_minutes: int = 1) -> str:
     """The page, as Markdown: one table a group."""
-    features = built_in_features(interval_minutes)
-    parts = [_HEADER, f"{len(features)} features, 60 of them lags for the autoregression.\n"]
+    features, fitted = built_in_features(interval_minutes), built_in_fitted()
+    count = (
+        f"{len(features)} features, 60 of them lags for the autoregression, and {len(fitted)} fitted ones.\n"
+    )
+    parts = [_HEADER, count]
     for group, members in groupby(features, key=lambda f: f.group):
         parts.append(f"## {group}\n\n{_table(list(members))}")
+    for group, made in groupby(fitted, key=lambda f: f.group):
+        parts.append(f"## {group}\n\n{_FITTED}\n{_fitted_table(list(made))}")
     return "\n".join(parts)
 
 
@@ -56,6 +67,12 @@ def _table(features: list[Feature]) -> str:
             f.source,
         )
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _fitted_table(features: list[FittedFeature]) -> str:
+    lines = ["| feature | formula | unit | source |", "|---|---|---|---|"]
+    lines += [f"| `{f.name}` | {f.formula} | {f.unit} | {f.source} |" for f in features]
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Features of the user: a Python file whose functions are registered by a decorator.
+"""Features of the user: a Python file that registers functions by a decorator, and fitted features by a call.
 
 The file is evaluated from its text, which travels with the settings, so that every node of a cluster
 and the service see the same definitions. It may import installed packages, but no files beside it.
@@ -20,11 +20,13 @@ import polars as pl
 from marketray.bars import COLUMNS, OPTIONAL
 from marketray.errors import SettingsError
 from marketray.features.definition import NEWS, Feature
+from marketray.features.fits import Fit
+from marketray.features.fitted import FittedFeature
 
 if TYPE_CHECKING:
     from marketray.settings_sections import FeatureFile
 
-__all__ = ["FAULTS", "feature", "user_features"]
+__all__ = ["FAULTS", "feature", "fitted_feature", "user_features"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _HINT = "docs/user-features.md says what a file of features must look like"
@@ -62,7 +64,9 @@ class _Declaration:
 @dataclass
 class _Registry:
     module: str
+    path: str
     declared: list[_Declaration] = field(default_factory=list)
+    fitted: list[FittedFeature] = field(default_factory=list)
 
 
 _current: ContextVar[_Registry | None] = ContextVar("marketray_features", default=None)
@@ -112,30 +116,66 @@ def feature(
     return register
 
 
-def user_features(files: Sequence[FeatureFile], built_in: Collection[str]) -> list[Feature]:
-    """The features that `files` register, in order.
+def fitted_feature(name: str, *, of: str, fit: Fit, group: str = "user", unit: str | None = None) -> None:
+    """Register a feature whose parameters are fitted on training rows, fold by fold.
+
+    Parameters
+    ----------
+    name, group:
+        As for `feature`.
+    of:
+        The feature that it is made from: a built-in one or one of your files.
+    fit:
+        One of the kinds in `marketray.features.fits`.
+    unit:
+        For people; by default the kind's own.
+    """
+    registry = _current.get()
+    if registry is None:
+        return
+    where = f"features.files: {registry.path}: {name!r}"
+    _check_names(where, name, group)
+    _check_fit(where, fit)
+    registry.fitted.append(FittedFeature(name, group, of, fit, unit or fit.unit, registry.path))
+
+
+def user_features(
+    files: Sequence[FeatureFile], built_in: Collection[str], fitted: Collection[str] = ()
+) -> tuple[list[Feature], list[FittedFeature]]:
+    """The features and the fitted features that `files` register, in order.
 
     Parameters
     ----------
     files:
         Files with their text.
-    built_in:
-        Names that are taken.
+    built_in, fitted:
+        Names that are taken: by columns, and by fitted features.
 
     Raises
     ------
     SettingsError
         A file has no text, is no valid Python, fails, or registers nothing; or a feature has an invalid
-        or taken name, a lookback below 1, unknown inputs, or is not an expression.
+        or taken name, a lookback below 1, unknown inputs, or is not an expression; or a fitted feature is
+        made from something that is no feature.
     """
-    taken = dict.fromkeys((*built_in, *COLUMNS), "marketray")
-    found = []
+    taken = dict.fromkeys((*built_in, *fitted, *COLUMNS), "marketray")
+    found: list[Feature] = []
+    found_fitted: list[FittedFeature] = []
     for file in files:
-        for declared in _declarations(file):
-            _check_declaration(declared, file.path, taken)
-            taken[declared.name] = file.path
+        registry = _registered(file)
+        for declared in registry.declared:
+            _check_declaration(declared, file.path)
+            _claim(declared.name, file.path, taken)
             found.append(_as_feature(declared, file.path))
-    return found
+        for made in registry.fitted:
+            _claim(made.name, file.path, taken)
+            found_fitted.append(made)
+    features = {name for name in built_in if not name.startswith("_")} | {f.name for f in found}
+    for made in found_fitted:
+        if made.of not in features:
+            msg = f"features.files: {made.source}: {made.name!r}: of={made.of!r} is not a feature"
+            raise SettingsError(msg, hint="name a feature that is not fitted; docs/features.md lists them")
+    return found, found_fitted
 
 
 class _TextLoader(importlib.abc.InspectLoader):
@@ -152,12 +192,12 @@ class _TextLoader(importlib.abc.InspectLoader):
         return self.source_to_code(self.text, self.path)
 
 
-def _declarations(file: FeatureFile) -> list[_Declaration]:
+def _registered(file: FeatureFile) -> _Registry:
     if file.text is None:
         msg = f"features.files: {file.path} comes without its text"
         raise SettingsError(msg, hint="take the settings from load_settings, which reads the files")
     loader = _TextLoader(file.text, file.path)
-    registry = _Registry(module="marketray_user_features")
+    registry = _Registry("marketray_user_features", file.path)
     spec = importlib.util.spec_from_loader(registry.module, loader)
     assert spec is not None
     token = _current.set(registry)
@@ -172,10 +212,10 @@ def _declarations(file: FeatureFile) -> list[_Declaration]:
         raise SettingsError(msg, hint=_HINT) from e
     finally:
         _current.reset(token)
-    if not registry.declared:
+    if not registry.declared and not registry.fitted:
         msg = f"features.files: {file.path} registers no feature"
         raise SettingsError(msg, hint=_HINT)
-    return registry.declared
+    return registry
 
 
 def _line(error: BaseException, path: str) -> str:
@@ -188,19 +228,34 @@ def _line(error: BaseException, path: str) -> str:
     return f" line {line}" if line else ""
 
 
-def _check_declaration(declared: _Declaration, path: str, taken: dict[str, str]) -> None:
-    where = f"features.files: {path}: {declared.name!r}"
-    for what, value in (("name", declared.name), ("group", declared.group)):
+def _claim(name: str, path: str, taken: dict[str, str]) -> None:
+    """Note that `name` is taken by the file; refuse it if it is already."""
+    if name in taken:
+        owner = "marketray itself" if taken[name] == "marketray" else taken[name]
+        msg = f"features.files: {path}: {name!r} is taken by {owner}; required: a name of its own"
+        raise SettingsError(msg, hint="rename it")
+    taken[name] = path
+
+
+def _check_names(where: str, name: object, group: object) -> None:
+    for what, value in (("name", name), ("group", group)):
         if not isinstance(value, str) or not _NAME.fullmatch(value):
             msg = (
                 f"{where}: {what}={value!r}; required: lower-case letters, digits and '_', a letter first "
                 "(with the decorator's brackets, @feature(lookback=…))"
             )
             raise SettingsError(msg, hint=_HINT)
-    if declared.name in taken:
-        owner = "marketray itself" if taken[declared.name] == "marketray" else taken[declared.name]
-        msg = f"{where} is taken by {owner}; required: a name of its own"
-        raise SettingsError(msg, hint="rename it")
+
+
+def _check_fit(where: str, fit: object) -> None:
+    if not isinstance(fit, Fit):
+        msg = f"{where}: fit={fit!r}; required: a kind of marketray.features.fits, such as PercentileRank()"
+        raise SettingsError(msg, hint=_HINT)
+
+
+def _check_declaration(declared: _Declaration, path: str) -> None:
+    where = f"features.files: {path}: {declared.name!r}"
+    _check_names(where, declared.name, declared.group)
     if not isinstance(declared.lookback, int) or declared.lookback < 1:
         msg = f"{where}: lookback={declared.lookback!r}; required: a whole number of bars, at least 1"
         raise SettingsError(msg, hint="count the bars it depends on, the current one included")

@@ -8,11 +8,15 @@ from typing import Any
 
 from marketray.errors import ModelError
 from marketray.models.base import FORMAT, Family, FittedModel
+from marketray.models.extended import ExtendedModel
 
-__all__ = ["FAMILY_NAMES", "Family", "FittedModel", "get_family", "load_model"]
+__all__ = ["FAMILY_NAMES", "MODEL_CODE", "Family", "FittedModel", "get_family", "load_model", "model_class"]
 
 FAMILY_NAMES = ("xgboost", "lightgbm", "ar", "zero", "training_mean", "last_return")
 """Every family that `get_family` knows; the first three are tuned."""
+
+MODEL_CODE = ("marketray.models", "marketray.features.fits", "marketray.features.fitted")
+"""Modules whose code decides what a fit gives."""
 
 
 def get_family(name: str) -> Family:
@@ -24,6 +28,17 @@ def get_family(name: str) -> Family:
         There is no such family.
     """
     return _classes(name)[0]()
+
+
+def model_class(family: str) -> type[FittedModel]:
+    """The class of the models that `family` fits.
+
+    Raises
+    ------
+    ModelError
+        There is no such family.
+    """
+    return _classes(family)[1]
 
 
 def load_model(folder: Path) -> FittedModel:
@@ -45,7 +60,8 @@ def load_model(folder: Path) -> FittedModel:
         msg = f"{path}: format={version!r}; required: {FORMAT}"
         raise ModelError(msg, hint="train the model again with this version of marketray")
     try:
-        return _classes(family)[1].load(Path(folder), document)
+        kind = ExtendedModel if "fitted" in document else model_class(family)
+        return kind.load(Path(folder), document)
     except KeyError as e:
         msg = f"{path}: lacks the key {e}"
         raise ModelError(msg, hint="download or train the model again") from e

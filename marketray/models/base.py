@@ -57,7 +57,7 @@ class FittedModel(ABC):
     task:
         ``regression``: predictions are simple returns, fractions. ``direction``: P(label > 0).
     columns:
-        Names of the columns of every X given to this model, in order.
+        Names of the stored columns of every X given to this model, in order.
     params:
         The parameters it was fitted with, defaults filled in.
     rounds:
@@ -84,15 +84,20 @@ class FittedModel(ABC):
         return self._predict(self._checked(X))
 
     def contributions(self, X: Float32Array) -> Float64Array:
-        """Contribution of every column and, last, the bias: (n, p + 1).
+        """Contribution of every column of `learned` and, last, the bias: (n, len(learned) + 1).
 
         A row sums to the raw prediction: the return, or the log-odds of P(up) for the direction task.
         """
         return self._contributions(self._checked(X))
 
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """The columns it learned from: those of X, unless it makes some itself."""
+        return self.columns
+
     @abstractmethod
     def importance(self) -> dict[str, float]:
-        """Share of every column in what the model has learned; sums to 1, or all 0 if it learned nothing."""
+        """Share of every column of `learned`; sums to 1, or all 0 if the model learned nothing."""
 
     def save(self, folder: Path) -> None:
         """Write the native artefact and ``model.json`` into `folder`, which is created."""
@@ -221,6 +226,7 @@ class Family(ABC):
     tasks: ClassVar[tuple[Task, ...]]
     defaults: ClassVar[dict[str, Any]]
     boosted: ClassVar[bool] = False
+    takes_fitted: ClassVar[bool] = False  # whether it learns from fitted features too
 
     @abstractmethod
     def columns(self, available: Collection[str]) -> tuple[str, ...]:

@@ -148,6 +148,7 @@ class LightGBM(Family):
     name = "lightgbm"
     tasks = ("regression", "direction")
     boosted = True
+    takes_fitted = True
     defaults: ClassVar[dict[str, Any]] = {
         "learning_rate": 0.05,
         "n_estimators": 800,

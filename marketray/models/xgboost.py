@@ -145,6 +145,7 @@ class XGBoost(Family):
     name = "xgboost"
     tasks = ("regression", "direction")
     boosted = True
+    takes_fitted = True
     defaults: ClassVar[dict[str, Any]] = {
         "learning_rate": 0.1,
         "n_estimators": 200,

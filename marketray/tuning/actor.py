@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from marketray.dataset.load import Block
+    from marketray.features.fitted import FittedFeature
 
 __all__ = ["METRIC", "FamilyJob", "TrialActor", "Warm"]
 
@@ -37,6 +38,8 @@ class FamilyJob:
         ``<tuning folder>/<family>`` on the node that runs the job.
     cpus, concurrent:
         CPUs of one trial, and how many trials run at once.
+    fitted:
+        Features to fit on the training rows of each fold.
     """
 
     family: str
@@ -50,6 +53,7 @@ class FamilyJob:
     pruning: bool = True
     max_rounds: int = 9_000
     max_lags: int = 60
+    fitted: tuple[FittedFeature, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class TrialActor(tune.Trainable):
     ) -> None:
         """Map the shared rows; nothing is copied."""
         rows = ray.get(block[0])
-        self._cache = FoldCache(get_family(job.family), rows, job.folds, job.budget)
+        self._cache = FoldCache(get_family(job.family), rows, job.folds, job.budget, job.fitted)
         self._warm = warm
         self.reset_config(config)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from marketray.errors import MarketrayError, SettingsError, TuningError
 from marketray.hashing import code_hash, digest
-from marketray.models import get_family
+from marketray.models import MODEL_CODE, get_family
 from marketray.tuning.progress import ProgressView
 from marketray.tuning.records import TrialRecord, write_json
 from marketray.tuning.result import FamilyBest, TuneResult, overlap_share, read_result, summary
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from marketray.dataset.load import Block
     from marketray.dataset.splits import Split
+    from marketray.features.fitted import FittedFeature
     from marketray.models.base import Task
     from marketray.settings import Settings, TuningSettings
     from marketray.tuning.actor import FamilyJob
@@ -47,16 +48,18 @@ def cpu_share(cpus: float, families: int) -> float:
 
 
 def tuning_key(settings: Settings) -> str:
-    """Digest of all that the tuning's outcome follows from: rows, folds, settings and code."""
+    """Digest of all that the tuning's outcome follows from: rows, folds, fitted features, settings, code."""
     from marketray.dataset.load import dataset_content, load_split
 
-    folds = [[a.start, a.stop, b.start, b.stop] for a, b in load_split(settings).folds]
+    split = load_split(settings)
+    folds = [[a.start, a.stop, b.start, b.stop] for a, b in split.folds]
     return digest(
         dataset_content(settings),
         folds,
+        [f.to_json() for f in split.fitted],
         settings.labels.task,
         settings.tuning.model_dump(mode="json"),
-        code_hash("marketray.models", "marketray.tuning"),
+        code_hash("marketray.tuning", *MODEL_CODE),
     )
 
 
@@ -113,6 +116,7 @@ def run_tune(settings: Settings) -> TuneResult:
         folder,
         key=key,
         task=settings.labels.task,
+        fitted=split.fitted,
         on_start=begin,
         on_family=log,
     )
@@ -145,6 +149,7 @@ def tune_block(
     *,
     key: str = "",
     task: Task = "regression",
+    fitted: Sequence[FittedFeature] = (),
     on_start: Callable[[], None] | None = None,
     on_family: Callable[[list[TrialRecord]], None] | None = None,
 ) -> TuneResult:
@@ -156,6 +161,8 @@ def tune_block(
         Rows in time order, and (rows to fit on, rows to score) of each fold.
     folder:
         Where the records go, absolute.
+    fitted:
+        Features to fit on the training rows of each fold.
     on_start:
         Called once the families are under way.
     on_family:
@@ -164,7 +171,7 @@ def tune_block(
     import ray
 
     started = time.perf_counter()
-    jobs = family_jobs(folds, tuning, folder, task)
+    jobs = family_jobs(folds, tuning, folder, task, fitted)
     reference = ray.put(block)
     tasks = {_submit(job, reference): job for job in jobs}
     records: dict[str, list[TrialRecord]] = {}
@@ -190,7 +197,13 @@ def tune_block(
     return summary(jobs, records, folder, key, task, time.perf_counter() - started)
 
 
-def family_jobs(folds: Sequence[Fold], tuning: TuningSettings, folder: Path, task: Task) -> list[FamilyJob]:
+def family_jobs(
+    folds: Sequence[Fold],
+    tuning: TuningSettings,
+    folder: Path,
+    task: Task,
+    fitted: Sequence[FittedFeature] = (),
+) -> list[FamilyJob]:
     """Each family's work and its share of the cluster's CPUs.
 
     Raises
@@ -225,6 +238,7 @@ def family_jobs(folds: Sequence[Fold], tuning: TuningSettings, folder: Path, tas
             pruning=tuning.pruning,
             max_rounds=tuning.max_rounds,
             max_lags=tuning.ar_max_lags,
+            fitted=tuple(fitted),
         )
         for name in names
     ]

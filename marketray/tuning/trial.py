@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from marketray.features.fitted import Extension, FittedColumn, FittedFeature, fit_columns
 from marketray.models.base import EarlyStopping, Family, Prepared, Task
+from marketray.models.extended import Layout
 
 if TYPE_CHECKING:
     from marketray.dataset.load import Block
@@ -76,17 +78,20 @@ class Progress:
 
 @dataclass
 class FoldCache:
-    """Binned rows of the folds, built once per process and kept for the latest few kinds of binning."""
+    """Binned rows of the folds, built once per process and kept for the latest few kinds of binning.
+
+    Fitted features are fitted anew in every fold, on the rows it fits on alone.
+    """
 
     family: Family
     block: Block
     folds: Sequence[Fold]
     budget: Budget
+    fitted: Sequence[FittedFeature] = ()
     _kept: OrderedDict[Hashable, dict[int, Prepared]] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
-        self.columns = self.family.columns(self.block.columns)
-        self._index = [self.block.columns.index(c) for c in self.columns]
+        self.layout = Layout.of(self.family, self.block.columns, self.fitted)
         self.y = self.block.up if self.budget.task == "direction" else self.block.y
 
     def prepared(self, k: int, params: Mapping[str, Any]) -> Prepared:
@@ -98,19 +103,22 @@ class FoldCache:
             self._kept.popitem(last=False)
         if k not in folds:
             fit, score = self.folds[k]
+            rows = Extension(self.block.columns, self.layout.raw, self.fitted_columns(k))
             folds[k] = self.family.prepare(
                 params,
-                self.columns,
-                self._rows(fit),
+                self.layout.learned,
+                rows(self.block.values[fit]),
                 self.y[fit],
                 task=self.budget.task,
                 threads=self.budget.threads,
-                evaluation=(self._rows(score), self.y[score]),
+                evaluation=(rows(self.block.values[score]), self.y[score]),
             )
         return folds[k]
 
-    def _rows(self, rows: slice) -> npt.NDArray[np.float32]:
-        return np.ascontiguousarray(self.block.values[rows][:, self._index])
+    def fitted_columns(self, k: int) -> tuple[FittedColumn, ...]:
+        """The fitted features with their parameters of fold k."""
+        fit, _ = self.folds[k]
+        return fit_columns(self.layout.fitted, self.block.columns, self.block.values[fit])
 
 
 def zero_rmse(y: npt.NDArray[np.float64], task: Task) -> float:

@@ -12,13 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from marketray.dataset.load import VAULT, load_blocks, load_split
+from marketray.dataset.load import VAULT, load_blocks, load_split, split_path
 from marketray.dataset.vault import openings
 from marketray.errors import MarketrayError, RegistryError, TuningError, VaultError
 from marketray.evaluation import stage
 from marketray.evaluation.stage import rank_candidates, refit_cpus, run_select
+from marketray.features.fits import StandardScore
+from marketray.features.fitted import FittedFeature
 from marketray.lake import Lake
 from marketray.models import load_model
+from marketray.models.extended import ExtendedModel
 from marketray.registry import Registry
 from marketray.serving.state import BAR_COLUMNS
 from marketray.settings import Settings
@@ -158,7 +161,8 @@ def test_a_direction_model_is_selected_and_served_by_its_probability(
     from marketray.dataset.stage import run_dataset
     from marketray.serving.forecaster import Forecaster
 
-    settings = small_settings(tracked_home, labels={"task": "direction"})
+    features = {"groups": ["returns", "regime", "lags"]}
+    settings = small_settings(tracked_home, labels={"task": "direction"}, features=features)
     bars = xnys_bars()
     write_inputs(settings, bars)
     run_dataset(settings)
@@ -167,6 +171,7 @@ def test_a_direction_model_is_selected_and_served_by_its_probability(
     assert done.verdict == "bootstrap"
     selection, report, _ = documents(settings)
     model, test = load_model(Path(selection["model_path"])), load_blocks(settings, ("test",))
+    assert isinstance(model, ExtendedModel)
     probability = model.predict(test.select(model.columns).values)
     assert 0 < probability.min() < probability.max() < 1
     brier = np.mean(((test.y > 0) - probability) ** 2)
@@ -176,11 +181,34 @@ def test_a_direction_model_is_selected_and_served_by_its_probability(
     naive = np.mean(((test.y > 0) - share) ** 2)
     assert report["figures"]["test"]["training_mean"]["rmse_pct"] == pytest.approx(100 * np.sqrt(naive))
     assert "training share of ups" in selection["evidence"]["reasons"][-1]
+    (score,) = model.fitted  # the group's only feature that is made from returns
+    past = load_blocks(settings).select(("return_30",)).values.astype(float)
+    assert (score.name, score.parameters) == ("return_30_score", pytest.approx((past.mean(), past.std())))
     served = Forecaster(Path(selection["model_path"]))
     row = served.row(bars.with_columns(bid=None, ask=None, bid_size=None, ask_size=None).select(BAR_COLUMNS))
     answer = served.forecast(row)
     assert answer.predicted_return is None
     assert answer.probability_up == model.predict(row.values)[0]
+
+
+def test_other_fitted_features_are_another_tuning_and_other_models(
+    built: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, key = rank_candidates(built).key, tuning_key(built)
+    split = load_split(built)
+    score = FittedFeature("score", "g", "return_30", StandardScore(), "sd")
+    for fit in (score, replace(score, fit=StandardScore(robust=True))):
+        changed = replace(split, detail={**split.detail, "fitted": [fit.to_json()]})
+        Lake(built.lake_uri).write_json(split_path(built.name), changed.to_json())
+        assert tuning_key(built) != key
+        with pytest.raises(TuningError, match="of the present dataset"):
+            rank_candidates(built)
+        write_tuning(built)
+        ranking = rank_candidates(built)
+        assert ranking.key != before
+        assert isinstance(load_model(ranking.folders["xgboost"]), ExtendedModel)
+        assert not isinstance(load_model(ranking.folders["ar"]), ExtendedModel)
+        before, key = ranking.key, tuning_key(built)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_features_without_their_inputs_are_dropped_by_name(caplog: pytest.LogCap
     with caplog.at_level(logging.INFO, logger="marketray"):
         catalog = build_catalog(FeatureSettings(), PRICES)
     volume = ("volume_ratio_20", "volume_zscore_20", "volume_zscore_60", "vwap_distance_20")
-    assert catalog.dropped == (*volume, "spread_relative", "vwap_distance_session")
+    assert catalog.dropped == (*volume, "spread_relative", "vwap_distance_session", "volume_rank")
     assert "volume_zscore_60" in caplog.text
     assert set(catalog.columns) == set(PRICES)
     with_quotes = build_catalog(FeatureSettings(), (*PRICES, "bid", "ask"))

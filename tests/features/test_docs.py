@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from marketray.features.docs import main, render
-from marketray.features.groups import built_in_features
+from marketray.features.groups import built_in_features, built_in_fitted
 
 PAGE = Path(__file__).parents[2] / "docs" / "features.md"
 
@@ -19,4 +19,6 @@ def test_the_page_names_every_feature(tmp_path: Path) -> None:
     rows = [
         line for line in (tmp_path / "new" / "page.md").read_text().splitlines() if line.startswith("| `")
     ]
-    assert [row.split("`")[1] for row in rows] == [f.name for f in built_in_features(1)]
+    assert [row.split("`")[1] for row in rows] == [
+        f.name for f in (*built_in_features(1), *built_in_fitted())
+    ]

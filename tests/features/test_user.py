@@ -158,7 +158,10 @@ def defined(decorator: str, body: str = "pl.col('close')") -> str:
         (HEAD + GOOD + GOOD, "'mine' is taken by /mine_0.py; required: a name of its own"),
         (defined("@feature(lookback=0)"), "'mine': lookback=0; required: a whole number of bars, at least 1"),
         (defined("@feature(lookback=2.5)"), "lookback=2.5; required: a whole number"),
-        (defined("@feature(lookback=1, inputs=['rumours'])"), r"inputs=\['rumours'\]; required: a list of some of"),
+        (
+            defined("@feature(lookback=1, inputs=['rumours'])"),
+            r"inputs=\['rumours'\]; required: a list of some of",
+        ),
         (defined("@feature(lookback=1, inputs='bid')"), "inputs='bid'; required: a list of some of"),
         (
             defined("@feature(lookback=1)", "3.0"),
@@ -197,4 +200,4 @@ def test_the_decorator_leaves_the_function_as_it_is() -> None:
         return pl.col("close")
 
     assert feature(lookback=1)(mine) is mine
-    assert user_features((), ()) == []
+    assert user_features((), ()) == ([], [])

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
+import pytest
 
 from marketray.dataset.load import Block
 from marketray.dataset.splits import make_split
+from marketray.evaluation.candidates import refit
 from marketray.evaluation.metrics import baselines
-from marketray.settings import SplitSettings
+from marketray.features.catalog import build_catalog
+from marketray.models import get_family
+from marketray.models.base import Prepared
+from marketray.settings import FeatureSettings, SplitSettings
+from marketray.tuning.trial import Budget, FoldCache, run_trial
 
 MINUTE = 60_000_000
 
@@ -62,3 +72,88 @@ def test_the_training_mean_knows_only_training_labels() -> None:
     for name, forecast in before.items():
         np.testing.assert_array_equal(forecast, after[name])
     assert before["training_mean"][0] == train_y.mean()
+
+
+FITTED = build_catalog(FeatureSettings(), ("time", "open", "high", "low", "close", "volume")).fitted
+COLUMNS = ("return_30", *dict.fromkeys(f.of for f in FITTED if f.of != "return_30"))
+FOLDS = ((slice(0, 1_000), slice(1_030, 1_400)), (slice(0, 1_370), slice(1_400, 1_800)))
+
+
+def rows(seed: int = 0) -> Block:
+    """Positive features that grow with time, so that a statistic of other rows is another number."""
+    rng = np.random.default_rng(seed)
+    n = 2_000
+    values = rng.lognormal(-8, 0.5, (n, len(COLUMNS))) * np.linspace(1, 4, n)[:, None]
+    values[rng.random(values.shape) < 0.02] = np.nan
+    us = np.arange(n, dtype=np.int64) * MINUTE
+    y = rng.normal(0, 1e-3, n)
+    ids = np.array([f"X@{k}" for k in range(n)])
+    return Block(ids, us, us, us, y, np.ones(n), COLUMNS, values.astype(np.float32))
+
+
+def expected(values: np.ndarray) -> dict[str, list[float]]:
+    """The built-in features' parameters for training rows, by NumPy alone."""
+    column = {name: values[:, i].astype(float) for i, name in enumerate(COLUMNS)}
+    steps = np.linspace(0, 1, 101)
+    median = [float(np.nanmedian(column["realized_volatility_20"]))]
+    return {
+        "volatility_regime": np.nanquantile(column["realized_volatility_20"], [1 / 3, 2 / 3]).tolist(),
+        "volatility_high": median,
+        "volatility_low": median,
+        "volatility_rank": np.nanquantile(column["realized_volatility_60"], steps).tolist(),
+        "volume_rank": np.nanquantile(column["volume_ratio_20"], steps).tolist(),
+        "range_rank": np.nanquantile(column["range_1"], steps).tolist(),
+        "return_30_score": [float(np.nanmean(column["return_30"])), float(np.nanstd(column["return_30"]))],
+    }
+
+
+def parameters(block: Block, k: int) -> dict[str, tuple[float, ...]]:
+    cache = FoldCache(get_family("xgboost"), block, FOLDS, Budget(), FITTED)
+    return {c.name: c.parameters for c in cache.fitted_columns(k)}
+
+
+@pytest.mark.parametrize("k", range(len(FOLDS)))
+def test_fitted_features_know_the_training_rows_of_their_fold_alone(k: int) -> None:
+    block, fit = rows(), FOLDS[k][0]
+    found, wanted = parameters(block, k), expected(block.values[fit])
+    assert list(found) == list(wanted)
+    for name, numbers in wanted.items():
+        np.testing.assert_allclose(found[name], numbers, rtol=1e-12, err_msg=name)
+    other = block.values.copy()
+    other[fit.stop :] = np.random.default_rng(1).normal(3, 5, other[fit.stop :].shape)
+    assert parameters(Block(**{**block.__dict__, "values": other}), k) == found
+
+
+def test_a_fold_s_rows_are_extended_by_its_own_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the family is given, for fitting and for scoring."""
+    block, family = rows(), get_family("xgboost")
+    given: list[tuple[tuple[str, ...], np.ndarray, np.ndarray]] = []
+    prepare = family.prepare
+
+    def note(params: Mapping[str, Any], columns: Any, X: Any, y: Any, **more: Any) -> Prepared:
+        given.append((columns, X, more["evaluation"][0]))
+        return prepare(params, columns, X, y, **more)
+
+    monkeypatch.setattr(family, "prepare", note)
+    *_, last = run_trial(FoldCache(family, block, FOLDS, Budget(), FITTED), {"n_estimators": 10})
+    assert last.progress == 200
+    for (columns, training, scored), (fit, score) in zip(given, FOLDS, strict=True):
+        assert columns == (*COLUMNS, *(f.name for f in FITTED))
+        volatility = block.values[:, COLUMNS.index("realized_volatility_20")]
+        low, high = expected(block.values[fit])["volatility_regime"]
+        for X, part in ((training, fit), (scored, score)):
+            np.testing.assert_array_equal(X[:, : len(COLUMNS)], block.values[part])
+            v = volatility[part]
+            regime = np.where(np.isnan(v), np.nan, np.select([v < low, v < high], [0, 1], 2))
+            np.testing.assert_array_equal(X[:, columns.index("volatility_regime")], regime)
+        assert np.nanmean(scored[:, columns.index("volatility_rank")]) > 0.6  # it grew since
+
+
+@pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
+def test_the_final_fit_stores_the_parameters_of_its_rows(name: str) -> None:
+    block = rows().take(slice(0, 1_800))
+    files = refit(name, {}, 5, block, task="regression", threads=1, seed=0, fitted=FITTED)
+    stored = json.loads(files["model.json"])["fitted"]
+    for column, (wanted, numbers) in zip(stored, expected(block.values).items(), strict=True):
+        assert column["name"] == wanted
+        np.testing.assert_allclose(column["parameters"], numbers, rtol=1e-12)

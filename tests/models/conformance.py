@@ -101,7 +101,7 @@ class FamilyConformance:
         for task in self.tasks():
             model, X, _ = self.fitted(task)
             parts = model.contributions(X)
-            assert parts.shape == (len(X), len(model.columns) + 1)
+            assert parts.shape == (len(X), len(model.learned) + 1)
             total = parts.sum(axis=1)
             if task == "direction":
                 total = 1 / (1 + np.exp(-total))
@@ -110,7 +110,7 @@ class FamilyConformance:
     def test_importance_is_a_share(self) -> None:
         model, _, _ = self.fitted()
         importance = model.importance()
-        assert tuple(importance) == model.columns
+        assert tuple(importance) == model.learned
         total = sum(importance.values())
         assert total == pytest.approx(1.0) or total == 0.0
         if self.skill and "weighted_body_30" in importance and "noise" in importance:

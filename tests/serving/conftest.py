@@ -11,6 +11,7 @@ from marketray.features.catalog import build_catalog
 from marketray.features.kernel import compute
 from marketray.lake import Lake
 from marketray.models import get_family
+from marketray.models.extended import fit_extended
 from marketray.serving.slot import SlotConfig
 from marketray.settings import Settings, load_settings
 from tests.serving.market import INSTRUMENT, Market, simulated_bars, store_bars, write_card
@@ -31,11 +32,10 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Market:
         ("ar", "ar", "regression"),
     ):
         chosen = get_family(family)
-        columns = chosen.columns(catalog.names)
-        matrix = np.ascontiguousarray(features.select(columns).to_numpy()[usable], np.float32)
+        matrix = np.ascontiguousarray(features.select(catalog.names).to_numpy()[usable], np.float32)
         y = (label[usable] > 0).astype(float) if task == "direction" else label[usable]
         params = {"n_estimators": 20} if chosen.boosted else {}
-        model = chosen.fit(params, columns, matrix, y, task=task, seed=1)
+        model = fit_extended(chosen, params, catalog.names, matrix, y, catalog.fitted, task=task, seed=1)
         folder = tmp_path_factory.mktemp(name)
         model.save(folder)
         write_card(folder, list(model.columns), catalog.hash, task=task, model_type=family)

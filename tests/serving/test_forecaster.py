@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from scipy.stats import percentileofscore
 
 from marketray.errors import DataError, ModelError
 from marketray.models import load_model
+from marketray.models.extended import ExtendedModel
 from marketray.serving.forecaster import Forecast, Forecaster
 from marketray.serving.state import BAR_COLUMNS
 from tests.serving.market import Market, write_card
@@ -35,6 +37,25 @@ def test_forecast_equals_the_batch_row(market: Market, kind: str) -> None:
         model = load_model(market.folders[kind])
         assert value == pytest.approx(model.predict(expected.astype(np.float32))[0], rel=1e-4, abs=1e-9)
         assert (answer.probability_up is None) == (kind != "direction")
+
+
+@pytest.mark.parametrize("kind", ["xgboost", "direction"])
+def test_fitted_features_are_made_from_the_training_rows_the_model_has_seen(
+    market: Market, kind: str
+) -> None:
+    """The rank of volatility in a served row, by SciPy from the batch rows of the training."""
+    served = Forecaster(market.folders[kind])
+    assert isinstance(served.model, ExtendedModel)
+    made = {c.name: c for c in served.model.fitted}
+    assert list(made) == [f.name for f in served.catalog.fitted]
+    assert not set(made) & set(served.card.columns)
+    known = market.features["realized_volatility_60"].to_numpy()[served.lookback : -30]
+    row = served.row(market.bars.select(BAR_COLUMNS).head(7_321))
+    value = row.values[0, served.card.columns.index("realized_volatility_60")]
+    rank = made["volatility_rank"].apply(np.array([value], np.float32))
+    assert rank[0] == pytest.approx(percentileofscore(known, value) / 100, abs=0.01)
+    explained = dict(zip(served.model.learned, served.model.contributions(row.values)[0], strict=False))
+    assert set(made) <= set(explained)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ import pytest
 
 from marketray.dataset.load import Block
 from marketray.errors import MarketrayError, SettingsError, TuningError
+from marketray.features.fits import PercentileRank
+from marketray.features.fitted import FittedFeature
 from marketray.models import get_family
 from marketray.settings import LabelSettings, Settings, TuningSettings
 from marketray.tuning import stage
@@ -51,6 +53,7 @@ def test_overlap_share_by_hand() -> None:
 
 
 ROWS = 12_000
+FITTED = (FittedFeature("x1_rank", "g", "x1", PercentileRank(), "fraction"),)
 
 
 def put_dataset(patch: pytest.MonkeyPatch, rows: Block, cut: list[tuple[slice, slice]]) -> None:
@@ -59,7 +62,8 @@ def put_dataset(patch: pytest.MonkeyPatch, rows: Block, cut: list[tuple[slice, s
 
     sizes = {"train": 3 * len(rows) // 4, "validation": len(rows) - 3 * len(rows) // 4}
     blocks = {name: SimpleNamespace(rows=size) for name, size in sizes.items()}
-    split = SimpleNamespace(folds=cut, blocks=blocks, detail={"key": "d", "catalog_hash": "c"})
+    detail = {"key": "d", "catalog_hash": "c"}
+    split = SimpleNamespace(folds=cut, blocks=blocks, detail=detail, fitted=FITTED)
     patch.setattr(load, "dataset_content", lambda _: "content")
     patch.setattr(load, "load_split", lambda _: split)
     patch.setattr(load, "load_blocks", lambda _: rows)
@@ -129,7 +133,7 @@ def test_every_family_has_its_trials_and_a_best(tuned: TuneResult) -> None:
 def test_the_best_trial_can_be_computed_again(tuned: TuneResult) -> None:
     rows, cut = block(ROWS, lags=60, features=6), folds(ROWS)
     for family, best in tuned.families.items():
-        cache = FoldCache(get_family(family), rows, cut, Budget(seed=42, patience=2))
+        cache = FoldCache(get_family(family), rows, cut, Budget(seed=42, patience=2), FITTED)
         *_, last = run_trial(cache, best.params)
         assert best.cv_rmse == pytest.approx(np.mean(last.fold_rmse), rel=1e-9)
         assert best.rounds == max(1, round(np.mean(last.fold_rounds)))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from marketray.features.fits import QuantileCuts, StandardScore
+from marketray.features.fitted import FittedFeature
 from marketray.models import get_family
 from marketray.tuning.trial import Budget, FoldCache, run_trial, zero_rmse
 from tests.tuning.rows import block, folds
@@ -54,6 +56,37 @@ def test_score_is_the_mean_relative_rmse_of_purged_folds(family: str, task: str)
     assert last.predictions is not None
     assert last.predictions.dtype == np.float32
     np.testing.assert_allclose(last.predictions, np.concatenate(predictions), rtol=1e-4, atol=1e-8)
+
+
+def test_fitted_features_of_each_fold_are_those_of_its_training_rows() -> None:
+    """Against columns made by hand; the autoregression takes none."""
+    rows = block()
+    fitted = (
+        FittedFeature("x1_score", "g", "x1", StandardScore(), "sd"),
+        FittedFeature("x0_class", "g", "x0", QuantileCuts((0.5,)), "class"),
+    )
+    plain, X = tuple(f"x{k}" for k in range(4)), rows.values[:, 4:]
+    for family, params in PARAMS.items():
+        extended = FoldCache(get_family(family), rows, folds(), Budget(), fitted)
+        *_, last = run_trial(extended, params)
+        if family == "ar":
+            *_, alone = run_trial(cache(family), params)
+            assert last.fold_rmse == alone.fold_rmse
+            continue
+        expected = []
+        for fit, score in folds():
+            x0, x1 = X[fit, 0].astype(float), X[fit, 1].astype(float)
+            made = np.column_stack([(X[:, 1] - x1.mean()) / x1.std(), X[:, 0] >= np.median(x0)])
+            whole = np.column_stack([X, made]).astype(np.float32)
+            model = get_family(family).fit(
+                params,
+                (*plain, "x1_score", "x0_class"),
+                whole[fit],
+                rows.y[fit],
+                evaluation=(whole[score], rows.y[score]),
+            )
+            expected.append(np.sqrt(np.mean((rows.y[score] - model.predict(whole[score])) ** 2)))
+        np.testing.assert_allclose(last.fold_rmse, expected, rtol=1e-6)
 
 
 def test_rungs_of_boosted_and_of_linear_families() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import polars as pl
 
 from marketray.features.definition import Feature
+from marketray.features.fitted import FittedFeature
 from marketray.features.groups.microstructure import microstructure
 from marketray.features.groups.momentum import momentum, momentum_columns
 from marketray.features.groups.news import news
+from marketray.features.groups.regime import regime
 from marketray.features.groups.returns import lags, returns
 from marketray.features.groups.session import session
 from marketray.features.groups.shared import shared_columns
@@ -15,7 +17,7 @@ from marketray.features.groups.trend import trend
 from marketray.features.groups.volatility import volatility
 from marketray.features.groups.volume import volume
 
-__all__ = ["built_in_columns", "built_in_features"]
+__all__ = ["built_in_columns", "built_in_features", "built_in_fitted"]
 
 
 def built_in_features(
@@ -36,6 +38,11 @@ def built_in_features(
         *news(trading_sentiment, trading_strength),
         *lags(),
     ]
+
+
+def built_in_fitted() -> list[FittedFeature]:
+    """Every built-in fitted feature."""
+    return regime()
 
 
 def built_in_columns() -> dict[str, pl.Expr]:
