@@ -87,11 +87,14 @@ def hours(market: MarketSettings) -> dict[str, Any]:
 
 
 def stage_key(
-    catalog_hash: str, market: MarketSettings, contents: Sequence[str | None], news: Mapping[str, str]
+    catalog_hash: str,
+    market: MarketSettings,
+    contents: Sequence[str | None],
+    news: Mapping[str, str] | None = None,
 ) -> str:
     """Digest of what all stored features of an instrument were made of.
 
-    `contents` are its bars by month, `news` its scored articles by month, empty where no feature needs them.
+    `contents` are its bars by month, `news` its scored articles by month where a feature needs them.
     """
     return digest(catalog_hash, hours(market), list(contents), *([dict(news)] if news else []))
 
