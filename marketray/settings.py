@@ -33,6 +33,7 @@ from marketray.settings_sections import (
     MarketSettings,
     Name,
     QualitySettings,
+    SentimentSettings,
     ServingSettings,
     SimulatorSource,
     SplitSettings,
@@ -47,6 +48,7 @@ __all__ = [
     "LabelSettings",
     "MarketSettings",
     "QualitySettings",
+    "SentimentSettings",
     "ServingSettings",
     "Settings",
     "SimulatorSource",
@@ -73,6 +75,7 @@ class Settings(BaseSettings):
     market: MarketSettings = MarketSettings()
     quality: QualitySettings = QualitySettings()
     features: FeatureSettings = FeatureSettings()
+    sentiment: SentimentSettings = SentimentSettings()
     labels: LabelSettings = LabelSettings()
     split: SplitSettings = SplitSettings()
     tuning: TuningSettings = TuningSettings()
