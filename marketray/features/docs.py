@@ -32,8 +32,9 @@ logarithm. A row belongs to `decision_at` = the bar's end and uses bars that end
 """
 
 
-_FITTED = """Made from another feature by statistics of its training values; never stored as columns. They are fitted anew on
-each fold's training rows, and a model keeps those of its own; see [user-features.md](user-features.md).
+_FITTED = """Made from another feature by statistics of its training values; never stored as columns.
+The statistics are fitted anew on each fold's training rows, and a model keeps its own:
+[user-features.md](user-features.md).
 """
 
 

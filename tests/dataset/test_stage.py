@@ -158,7 +158,9 @@ def test_features_of_other_bars_another_catalog_or_other_hours_are_refused(
         stage_key(catalog.hash, MarketSettings(calendar="XLON", breaks=()), contents),
     ):
         lake.write_json("manifests/features/TEST.json", {"key": key})
-        with pytest.raises(LakeError, match="was made from other bars, with another catalog, or for another"):
+        with pytest.raises(
+            LakeError, match="was made from other bars or news, with another catalog, or for another"
+        ):
             run_dataset(settings)
 
 
