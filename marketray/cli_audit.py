@@ -1,8 +1,9 @@
-"""``marketray audit …``: do features use the future, and are their lookbacks long enough?"""
+"""``marketray audit …``: do features use the future, look back far enough, and come out the same live?"""
 
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,6 +56,30 @@ def warmup(
     _refuse(report, "declare a lookback too short for 1e-9", "declare the bars in the column `required`")
 
 
+@audit_app.command()
+def parity(
+    config: Config = None,
+    day: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d"], help="Session date to replay (default: the lake's last full one)."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Replay a recorded day bar by bar; name features that differ from the batch. Exit 3 on a finding."""
+    from marketray.features.audit_run import audit_parity
+    from marketray.settings import load_settings
+
+    report = audit_parity(load_settings(config), day.date() if day is not None else None)
+    _print(report, as_json)
+    _refuse(
+        report,
+        "differ between live and batch",
+        "`marketray audit warmup` finds lookbacks too short; changed files need the features stage again",
+    )
+
+
 def _print(report: AuditReport, as_json: bool) -> None:
     from marketray.console import as_plain, show
 
@@ -63,7 +88,7 @@ def _print(report: AuditReport, as_json: bool) -> None:
         return
     details = report.details
     typer.echo(f"bars: {details['bars']:,} of {details['origin']}, {details['first']} to {details['last']}")
-    for name in ("not_audited", "plot"):
+    for name in ("day", "compared_with", "restarted_at", "not_audited", "plot"):
         if details.get(name):
             typer.echo(f"{name.replace('_', ' ')}: {as_plain(details[name])}")
     for line in _table(details.get("table", [])):

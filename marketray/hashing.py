@@ -6,11 +6,14 @@ import hashlib
 import importlib.util
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = ["code_hash", "digest", "table_hash"]
 
@@ -55,10 +58,12 @@ def table_hash(table: pa.Table) -> str:
     return h.hexdigest()[:32]
 
 
-def _value_bytes(column: pa.Array) -> bytes:
+def _value_bytes(column: pa.Array) -> Buffer:
     if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
         column = column.cast(pa.int64() if pa.types.is_timestamp(column.type) else pa.int32())
     if pa.types.is_primitive(column.type):
-        filled = pc.fill_null(column, False if pa.types.is_boolean(column.type) else 0)
-        return np.ascontiguousarray(filled.to_numpy(zero_copy_only=False)).tobytes()
+        if column.null_count:
+            column = pc.fill_null(column, False if pa.types.is_boolean(column.type) else 0)
+        values = np.ascontiguousarray(column.to_numpy(zero_copy_only=False))
+        return values.data if values.size else b""
     return json.dumps(column.to_pylist(), default=str).encode()

@@ -34,6 +34,7 @@ from marketray.settings_sections import (
     MarketSettings,
     Name,
     QualitySettings,
+    SentimentSettings,
     ServingSettings,
     SimulatorSource,
     SplitSettings,
@@ -48,6 +49,7 @@ __all__ = [
     "LabelSettings",
     "MarketSettings",
     "QualitySettings",
+    "SentimentSettings",
     "ServingSettings",
     "Settings",
     "SimulatorSource",
@@ -75,6 +77,7 @@ class Settings(BaseSettings):
     market: MarketSettings = MarketSettings()
     quality: QualitySettings = QualitySettings()
     features: FeatureSettings = FeatureSettings()
+    sentiment: SentimentSettings = SentimentSettings()
     labels: LabelSettings = LabelSettings()
     split: SplitSettings = SplitSettings()
     tuning: TuningSettings = TuningSettings()

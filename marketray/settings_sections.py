@@ -17,6 +17,7 @@ __all__ = [
     "MarketSettings",
     "Name",
     "QualitySettings",
+    "SentimentSettings",
     "ServingSettings",
     "SimulatorSource",
     "SplitSettings",
@@ -213,6 +214,21 @@ class TrackingSettings(_Section):
     uri: str | None = None
     experiment: str | None = None  # default: marketray-<name>
     model_name: str | None = None  # default: marketray-<instrument>
+
+
+class SentimentSettings(_Section):
+    """Scoring of news by a sequence classifier, see `marketray.sentiment`."""
+
+    model: str = "finbert-mini"  # the one in the package, a Hugging Face name, or a folder: /…, ~/…, ./…
+    revision: str | None = None  # commit, branch or tag; of a folder: its content hash, or a start of it
+    text: Literal["headline", "headline_and_body"] = "headline"  # what of an article is scored
+    max_tokens: int = Field(512, ge=8)  # longer texts are cut
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bfloat16 where native
+    actors: int | None = Field(None, ge=1)  # scoring processes; default: as many as the cluster holds
+    num_gpus: float = Field(1.0, gt=0)  # per actor, on cuda
+    token_budget: int | None = Field(None, ge=8)  # per batch, padding included; default by device
+    compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: long runs on cuda
 
 
 class ServingSettings(_Section):

@@ -1,4 +1,4 @@
-"""``marketray audit``: exit codes, the JSON line, the table, the plot, and where the bars come from."""
+"""``marketray audit``: exit codes, the JSON line, table and plot, where the bars come from, the replay."""
 
 from __future__ import annotations
 
@@ -116,6 +116,32 @@ def test_bars_of_another_interval_are_simulated(home: Path) -> None:
     assert frame.height == 300
     assert set(frame["time"].dt.minute()) == set(range(0, 60, 5))
     assert frame.select((pl.col("high") >= pl.max_horizontal("open", "close")).all()).item()
+
+
+def test_parity_names_what_differs_between_live_and_batch(
+    config: str, home: Path, monkeypatch, capsys
+) -> None:
+    path = Path(config)
+    path.write_text(path.read_text().replace("groups: [mine]", "groups: [mine], exclude: [tomorrow]"))
+    bars = make_bars(2_500, seed=9, start=datetime(2024, 2, 26, tzinfo=UTC))
+    store(Lake(load_settings(config).lake_uri), "SPX500_USD", bars)
+    arguments = ("audit", "parity", "--config", config, "--day", "2024-02-27")
+    assert cli(monkeypatch, *arguments, "--json") == 3
+    out, err = capsys.readouterr()
+    line = json.loads(out)
+    assert sorted(line) == ["details", "features", "findings"]
+    assert (line["features"], line["details"]["day"]) == (2, "2024-02-27")
+    (finding,) = line["findings"]
+    assert (finding["feature"], finding["when"]) == ("hasty", ["replay"])
+    assert "audit: 1 of 2 features differ between live and batch: hasty" in err
+    path.write_text(path.read_text().replace("[tomorrow]", "[tomorrow, hasty]"))
+    assert cli(monkeypatch, *arguments) == 0
+    out = capsys.readouterr().out
+    assert "compared with: computed now, since silver/features is not there" in out
+    assert "1 features, 0 findings" in out
+    assert cli(monkeypatch, *arguments[:-1], "2024-02-24") == 1
+    assert "--day 2024-02-24: no session date of CMES" in capsys.readouterr().err
+    assert cli(monkeypatch, *arguments[:-1], "yesterday") == 2
 
 
 def test_too_few_bars_and_a_plot_that_cannot_be_written_are_errors(config: str, home: Path) -> None:

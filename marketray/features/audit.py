@@ -23,7 +23,16 @@ from marketray.features.kernel import compute
 from marketray.features.user import FAULTS
 from marketray.sessions import Sessions
 
-__all__ = ["TOLERANCE", "LookAhead", "Reference", "look_ahead", "lookback_cuts"]
+__all__ = [
+    "TOLERANCE",
+    "LookAhead",
+    "Reference",
+    "evaluate",
+    "interquartile_range",
+    "look_ahead",
+    "lookback_cuts",
+    "relative_excess",
+]
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -77,24 +86,34 @@ class Reference:
         self.bars = bars
         self.sessions = sessions
         self.rows = evaluate(catalog, bars, sessions)
-        self.spreads = {name: _spread(self.rows[name]) for name in catalog.names}
+        self.spreads = {name: interquartile_range(self.rows[name]) for name in catalog.names}
 
     def excess(self, name: str, values: pl.Series, start: int) -> Float64Array:
-        """How far `values`, the feature's at rows from `start` on, are from what they were.
-
-        Returns
-        -------
-        ndarray
-            |a - b| / max(|b|, IQR), shape (len(values),); infinite where one of the two is null.
-        """
+        """`relative_excess` of `values`, the feature's at rows from `start` on, over what they were."""
         expected = self.rows[name].slice(start, len(values))
-        a, b = (s.to_numpy() for s in (values, expected))  # null becomes NaN
-        scale = np.maximum(np.abs(b), self.spreads[name])
-        gap = np.abs(a - b)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.where(gap == 0, 0.0, gap / scale)
-        nulls = np.isnan(a) | np.isnan(b)
-        return np.where(nulls, np.where(np.isnan(a) == np.isnan(b), 0.0, np.inf), share)
+        return relative_excess(values.to_numpy(), expected.to_numpy(), self.spreads[name])
+
+
+def relative_excess(got: Float64Array, expected: Float64Array, spread: float) -> Float64Array:
+    """How far values are from what they should be, NaN standing for a missing one.
+
+    Returns
+    -------
+    ndarray
+        |a - b| / max(|b|, spread), shape (n,); infinite where one of the two is missing.
+    """
+    scale = np.maximum(np.abs(expected), spread)
+    gap = np.abs(got - expected)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(gap == 0, 0.0, gap / scale)
+    missing, absent = np.isnan(got), np.isnan(expected)
+    return np.where(missing | absent, np.where(missing == absent, 0.0, np.inf), share)
+
+
+def interquartile_range(values: pl.Series) -> float:
+    """Range between the quartiles of the values that are not null; 0 where there are none."""
+    low, high = values.quantile(0.25), values.quantile(0.75)
+    return 0.0 if low is None or high is None else high - low
 
 
 def evaluate(catalog: Catalog, bars: pl.DataFrame, sessions: Sessions) -> pl.DataFrame:
@@ -213,8 +232,3 @@ def _summary(
         difference_in_iqr=largest / spread if largest is not None and spread > 0 else None,
         first_decision_at=reference.rows["decision_at"][first],
     )
-
-
-def _spread(values: pl.Series) -> float:
-    low, high = values.quantile(0.25), values.quantile(0.75)
-    return 0.0 if low is None or high is None else high - low

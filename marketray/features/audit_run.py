@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from marketray.bars import COLUMNS, QUOTES, SIZES
-from marketray.errors import DataError
+from marketray.errors import DataError, LakeError
 from marketray.features.audit import look_ahead
 from marketray.features.catalog import Catalog, build_catalog
+from marketray.features.parity import recorded_day, replay_day
 from marketray.features.stage import BARS, available_columns
 from marketray.features.warmup import SHARES, WarmUp, warm_up
 from marketray.ingest.sources.simulator import simulate
@@ -21,7 +23,14 @@ from marketray.lake import Lake
 from marketray.sessions import Sessions, trading_sessions
 from marketray.settings import Settings, SimulatorSource
 
-__all__ = ["AuditBars", "AuditReport", "audit_bars", "audit_look_ahead", "audit_warm_up"]
+__all__ = [
+    "AuditBars",
+    "AuditReport",
+    "audit_bars",
+    "audit_look_ahead",
+    "audit_parity",
+    "audit_warm_up",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +50,8 @@ class AuditReport:
         One object for each guilty feature: its name and by how much.
     details:
         `origin` and number of the bars, first and last bar's open, features that could not be audited
-        with the reason; for the warm-up the table and where the plot is.
+        with the reason; for the warm-up the table and where the plot is; for parity the day, what its
+        rows were compared with, and the open of the first bar after the restart.
     """
 
     features: int
@@ -78,7 +88,7 @@ def audit_look_ahead(settings: Settings, *, size: int | None = None) -> AuditRep
     return AuditReport(
         features=len(chosen.catalog.names) - len(short),
         findings=[asdict(f) for f in found],
-        details=_details(chosen, short),
+        details=_details(chosen.frame, chosen.origin, chosen.catalog, short),
     )
 
 
@@ -100,7 +110,8 @@ def audit_warm_up(settings: Settings, plot: Path | None = None, *, size: int | N
     chosen = audit_bars(settings, size)
     measured = warm_up(chosen.catalog, chosen.frame, chosen.sessions)
     done = {m.feature for m in measured}
-    details = _details(chosen, [name for name in chosen.catalog.names if name not in done])
+    short = [name for name in chosen.catalog.names if name not in done]
+    details = _details(chosen.frame, chosen.origin, chosen.catalog, short)
     details["table"] = [_table_row(m) for m in measured]
     if plot is not None:
         _write_plot(measured, plot)
@@ -111,6 +122,34 @@ def audit_warm_up(settings: Settings, plot: Path | None = None, *, size: int | N
         if not m.enough
     ]
     return AuditReport(features=len(measured), findings=findings, details=details)
+
+
+def audit_parity(settings: Settings, day: date | None = None) -> AuditReport:
+    """Run `marketray.features.parity.replay_day` for the settings' features.
+
+    Parameters
+    ----------
+    day:
+        A session date of the calendar; by default the last that has ended in the lake.
+
+    Raises
+    ------
+    SettingsError, DataError, LakeError
+        The features or the bars are not what is required; the lake has no bars of the instrument or day.
+    """
+    lake = Lake(settings.lake_uri)
+    available = available_columns(lake, settings.instrument)
+    if not available:
+        msg = f"audit parity: no bars of {settings.instrument} in {settings.lake_uri}"
+        raise LakeError(msg, hint="run `marketray ingest` first, or check `instrument` and `lake`")
+    catalog = build_catalog(settings.features, available, settings.bar_interval_minutes)
+    recording = recorded_day(settings, lake, catalog, day)
+    replay = replay_day(settings, lake, catalog, recording)
+    origin = f"{settings.instrument} in {settings.lake_uri}"
+    details = _details(recording.bars, origin, catalog)
+    details |= {"day": recording.day, "compared_with": replay.batch, "restarted_at": replay.restarted_at}
+    findings = [asdict(m) for m in replay.mismatches]
+    return AuditReport(features=len(catalog.names), findings=findings, details=details)
 
 
 def audit_bars(settings: Settings, size: int | None = None) -> AuditBars:
@@ -174,14 +213,14 @@ def _simulated(settings: Settings, wanted: int) -> pl.DataFrame:
     return frame.select(COLUMNS).tail(wanted)
 
 
-def _details(chosen: AuditBars, short: Sequence[str]) -> dict[str, Any]:
-    reasons = dict.fromkeys(chosen.catalog.dropped, "the bars lack its inputs")
-    reasons |= dict.fromkeys(short, f"its lookback is too long for {chosen.frame.height} bars")
+def _details(bars: pl.DataFrame, origin: str, catalog: Catalog, short: Sequence[str] = ()) -> dict[str, Any]:
+    reasons = dict.fromkeys(catalog.dropped, "the bars lack its inputs")
+    reasons |= dict.fromkeys(short, f"its lookback is too long for {bars.height} bars")
     return {
-        "origin": chosen.origin,
-        "bars": chosen.frame.height,
-        "first": chosen.frame["time"][0],
-        "last": chosen.frame["time"][-1],
+        "origin": origin,
+        "bars": bars.height,
+        "first": bars["time"][0],
+        "last": bars["time"][-1],
         "not_audited": reasons,
     }
 

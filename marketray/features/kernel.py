@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
@@ -14,9 +15,11 @@ from marketray.errors import DataError, SettingsError
 from marketray.features.catalog import Catalog
 from marketray.sessions import Sessions
 
-__all__ = ["compute", "compute_range", "known", "latest", "with_kernel_columns"]
+__all__ = ["compute", "compute_range", "known", "known_values", "latest", "with_kernel_columns"]
 
 TIME = pl.Datetime("us", "UTC")
+
+Float64Array = npt.NDArray[np.float64]
 
 
 def compute(catalog: Catalog, bars: pl.DataFrame, sessions: Sessions) -> pl.DataFrame:
@@ -127,9 +130,11 @@ def with_kernel_columns(catalog: Catalog, bars: pl.DataFrame, sessions: Sessions
         raise SettingsError(msg, hint="declare the daily halts in market.breaks")
     position = pl.Series("_session", sessions.locate(bars["time"], catalog.interval_minutes))
     position = position.set(position < 0, None)
-    return bars.select(catalog.columns).with_columns(
+    if bars.columns != list(catalog.columns):
+        bars = bars.select(catalog.columns)
+    return bars.with_columns(
         pl.int_range(pl.len()).alias("_row"),
-        (pl.col("time") + pl.duration(minutes=catalog.interval_minutes)).alias("_decision_at"),
+        (pl.col("time") + timedelta(minutes=catalog.interval_minutes)).alias("_decision_at"),
         position,
         spans["open_at"].gather(position).alias("_open_at"),
         spans["close_at"].gather(position).alias("_close_at"),
@@ -149,6 +154,11 @@ def _check(required: Iterable[str], bars: pl.DataFrame) -> None:
         raise DataError(msg, hint="sort the bars by time and drop duplicates")
 
 
-def known(value: pl.Expr, lookback: pl.Expr | int) -> pl.Expr:
+def known(value: pl.Expr, lookback: int) -> pl.Expr:
     """`value` where it is finite and `lookback` bars have been seen (by the column ``_row``), else null."""
     return pl.when((pl.col("_row") >= lookback - 1) & value.is_finite()).then(value)
+
+
+def known_values(values: Float64Array, lookbacks: npt.NDArray[np.int64], row: int) -> Float64Array:
+    """The rule of `known` for one row of p features at position `row`; float64 (p,), NaN for null."""
+    return np.where((row >= lookbacks - 1) & np.isfinite(values), values, np.nan)

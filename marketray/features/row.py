@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from marketray.features.kernel import known, with_kernel_columns
+from marketray.features.kernel import known_values, with_kernel_columns
 
 if TYPE_CHECKING:
     from marketray.features.catalog import Catalog
+    from marketray.features.definition import Feature
     from marketray.sessions import Sessions
 
 __all__ = ["FeatureRow", "RowPlan"]
@@ -26,6 +27,10 @@ __all__ = ["FeatureRow", "RowPlan"]
 _TAILS = (64,)
 """Lookbacks at which groups end; the last group holds what looks back further. More groups cost more calls
 than they save rows: on a day of bars most expressions cost little more than to be called."""
+
+
+_LONGEST_LAG = 128
+"""Lookback up to which an expression is compared with a shift, so that lags are picked, not computed."""
 
 
 @dataclass(frozen=True)
@@ -59,20 +64,55 @@ class FeatureRow:
 
 @dataclass(frozen=True)
 class _Group:
-    """Features evaluated together: their places in the catalog, and the tail that they need."""
+    """Features evaluated together.
 
-    names: tuple[str, ...]
+    Attributes
+    ----------
+    places:
+        Where they stand in the catalog.
+    cells:
+        Where each value is found in the evaluated tail: a column, and how many bars before its end.
+    tail:
+        Bars that the longest lookback among them needs.
+    layers:
+        What is evaluated, see `Catalog.layers`.
+    """
+
     places: npt.NDArray[np.intp]
+    cells: tuple[tuple[str, int], ...]
     tail: int
     layers: tuple[tuple[pl.Expr, ...], ...]
+
+    @classmethod
+    def of(cls, catalog: Catalog, places: npt.NDArray[np.intp]) -> _Group:
+        """The group of the features at these places."""
+        chosen = [catalog.features[i] for i in places]
+        cells = tuple(_cell(feature) for feature in chosen)
+        layers = catalog.layers_of({column for column, _ in cells})
+        return cls(places, cells, max(f.lookback for f in chosen), layers)
 
     def last(self, frame: pl.DataFrame) -> npt.NDArray[np.float64]:
         """The last row's values, NaN where they are missing."""
         frame = frame.tail(self.tail)
         for layer in self.layers:
             frame = frame.with_columns_seq(layer)  # threads cost more than such short columns
-        found = dict(zip(frame.columns, frame.row(-1), strict=True))
-        return np.array([found[name] for name in self.names], dtype=np.float64)
+        end = dict(zip(frame.columns, frame.row(-1), strict=True))
+        values = [end[column] if not ago else _value(frame[column], ago) for column, ago in self.cells]
+        return np.array(values, dtype=np.float64)
+
+
+def _cell(feature: Feature) -> tuple[str, int]:
+    """The feature's own column; of a mere lag, the column that it is a lag of, and by how many bars."""
+    roots = feature.expression.meta.root_names()
+    if len(roots) == 1 and feature.lookback <= _LONGEST_LAG:
+        for ago in range(feature.lookback):
+            if feature.expression.meta.eq(pl.col(roots[0]).shift(ago)):
+                return roots[0], ago
+    return feature.name, 0
+
+
+def _value(column: pl.Series, ago: int) -> float | None:
+    return column[-1 - ago] if ago < len(column) else None
 
 
 class RowPlan:
@@ -87,14 +127,9 @@ class RowPlan:
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
         self._names = catalog.names
-        lookbacks = np.array([f.lookback for f in catalog.features], dtype=np.int64)
-        self._lookbacks = pl.DataFrame({"lookback": lookbacks})
-        self._groups = []
-        of_group = np.searchsorted(_TAILS, lookbacks)
-        for number in np.unique(of_group):
-            places = np.flatnonzero(of_group == number)
-            names = tuple(self._names[i] for i in places)
-            self._groups.append(_Group(names, places, int(lookbacks[places].max()), catalog.layers_of(names)))
+        self._lookbacks = np.array([f.lookback for f in catalog.features], dtype=np.int64)
+        numbers = np.searchsorted(_TAILS, self._lookbacks)
+        self._groups = [_Group.of(catalog, np.flatnonzero(numbers == k)) for k in np.unique(numbers)]
 
     def evaluate(self, bars: pl.DataFrame, sessions: Sessions) -> FeatureRow:
         """Features of the last bar.
@@ -116,8 +151,5 @@ class RowPlan:
         values = np.empty(len(self._names))
         for group in self._groups:
             values[group.places] = group.last(frame)
-        column = self._lookbacks.with_columns(
-            pl.lit(frame["_row"][-1]).alias("_row"), pl.Series("value", values)
-        )
-        shown = column.select(known(pl.col("value"), pl.col("lookback"))).to_series()
-        return FeatureRow(frame["time"][-1], frame["_decision_at"][-1], self._names, shown.to_numpy())
+        shown = known_values(values, self._lookbacks, frame["_row"][-1])
+        return FeatureRow(frame["time"][-1], frame["_decision_at"][-1], self._names, shown)

@@ -1,0 +1,1 @@
+"""From articles to sentiment that was knowable at the time."""
