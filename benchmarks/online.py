@@ -14,36 +14,18 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import polars as pl
 
+from benchmarks.bars import minutes, walk
 from marketray.features.catalog import build_catalog
 from marketray.features.online import OnlineState
 from marketray.features.tail import BAR_COLUMNS
-from marketray.sessions import month_sessions
 from marketray.settings import Settings
 
 
 def seeded_bars(count: int) -> pl.DataFrame:
     """`count` one-minute bars with volume and quotes, in the sessions of the default market."""
     start = datetime(2024, 2, 4, 23, tzinfo=UTC)
-    end = start + timedelta(days=4 + count // 600)
-    times = pl.datetime_range(start, end, "1m", time_unit="us", eager=True).alias("time")
-    sessions = month_sessions(Settings().market, start.date(), end.date())
-    times = times.filter(pl.Series(sessions.locate(times) >= 0)).head(count)
-    rng = np.random.default_rng(7)
-    close = 5_000 * np.exp(np.cumsum(rng.normal(0, 2e-4, count)))
-    opened = np.concatenate([[5_000.0], close[:-1]])
-    reach = rng.uniform(0.1, 0.5, count)
-    return pl.DataFrame(
-        {
-            "time": times,
-            "open": opened,
-            "high": np.maximum(opened, close) + reach,
-            "low": np.minimum(opened, close) - reach,
-            "close": close,
-            "volume": rng.integers(10, 1_000, count).astype(float),
-            "bid": close - reach / 2,
-            "ask": close + reach / 2,
-        }
-    )
+    times = minutes(Settings().market, start, start + timedelta(days=4 + count // 600))
+    return walk(times.head(count), np.random.default_rng(7), 5_000.0)
 
 
 def measure(count: int) -> dict[str, object]:

@@ -10,41 +10,14 @@ import argparse
 import json
 import os
 import tempfile
-import threading
 import time
 from pathlib import Path
 
-import psutil
-
+from benchmarks.memory import PeakMemory
 from marketray.cluster import connect
 from marketray.console import as_plain
 from marketray.pipeline import run_pipeline
 from marketray.settings import load_settings
-
-
-class PeakMemory(threading.Thread):
-    """Samples the resident set of this process and its descendants until `stop`."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.peak_bytes = 0
-        self._stopped = threading.Event()
-
-    def run(self) -> None:
-        """Sample until stopped."""
-        me = psutil.Process(os.getpid())
-        while not self._stopped.wait(0.2):
-            for process in (me, *me.children(recursive=True)):
-                try:
-                    self.peak_bytes = max(self.peak_bytes, process.memory_info().rss)
-                except psutil.NoSuchProcess:
-                    continue
-
-    def stop(self) -> float:
-        """End sampling; the peak in MB."""
-        self._stopped.set()
-        self.join()
-        return self.peak_bytes / 1e6
 
 
 def measure(bars: int, stage1: int, stage2: int) -> dict[str, object]:
