@@ -201,6 +201,12 @@ def ingest(
 
 
 @app.command()
+def sentiment(config: Config = None, as_json: Json = False) -> None:
+    """Score the lake's news articles with a FinBERT on Ray Data actors, each text once."""
+    _stage("sentiment", config, as_json)
+
+
+@app.command()
 def features(config: Config = None, as_json: Json = False) -> None:
     """Compute the feature catalog over the lake's bars with Ray Data."""
     _stage("features", config, as_json)

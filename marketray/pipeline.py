@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 STAGES = {
     "ingest": ("marketray.ingest.stage", "run_ingest"),
+    "sentiment": ("marketray.sentiment.stage", "run_sentiment"),
     "features": ("marketray.features.stage", "run_features"),
     "dataset": ("marketray.dataset.stage", "run_dataset"),
     "tune": ("marketray.tuning.stage", "run_tune"),
@@ -79,12 +80,28 @@ def run_pipeline(settings: Settings) -> PipelineResult:
     connect_tracking(settings)
     done = PipelineResult()
     for name in STAGES:
+        if name == "sentiment" and not _has_news(settings):
+            continue
         started = time.perf_counter()
         logger.info("stage %s: start", name)
         done.results[name] = run_stage(name, settings)
         done.stage_seconds[name] = round(time.perf_counter() - started, 2)
         logger.info("stage %s: done in %.1f s", name, done.stage_seconds[name])
     return done
+
+
+def _has_news(settings: Settings) -> bool:
+    """Whether there are articles to score; says so where they are left alone."""
+    from marketray.ingest.bronze import ARTICLES
+    from marketray.lake import Lake
+
+    if not settings.sentiment.enabled:
+        logger.info("stage sentiment: skipped, since sentiment.enabled is false")
+        return False
+    found = bool(Lake(settings.lake_uri).partitions(ARTICLES, instrument=settings.instrument))
+    if not found:
+        logger.info("stage sentiment: skipped, since there are no articles of %s", settings.instrument)
+    return found
 
 
 @contextmanager

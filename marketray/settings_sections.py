@@ -221,7 +221,8 @@ class TrackingSettings(_Section):
 class SentimentSettings(_Section):
     """Scoring of news by a sequence classifier, see `marketray.sentiment`."""
 
-    model: str = "finbert-mini"  # the one in the package, a Hugging Face name, or a folder: /…, ~/…, ./…
+    enabled: bool = True  # false: a run leaves the articles alone, and news features are dropped
+    model: str | None = None  # Hugging Face name, /folder, or finbert-mini; default: by the news' source
     revision: str | None = None  # commit, branch or tag; of a folder: its content hash, or a start of it
     text: Literal["headline", "headline_and_body"] = "headline"  # what of an article is scored
     max_tokens: int = Field(512, ge=8)  # longer texts are cut

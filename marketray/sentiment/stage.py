@@ -23,6 +23,7 @@ from marketray.sentiment.checkpoint import PACKAGED, Checkpoint, find_checkpoint
 from marketray.sentiment.device import TOKEN_BUDGETS, choose_device, choose_dtype
 from marketray.sentiment.job import Block, Scorer, ScoringJob, pack, store_block, tokenize_block, unpack
 from marketray.sentiment.pool import Pool, plan_pool
+from marketray.sentiment.publish import publish_sentiment
 from marketray.sentiment.texts import cut_blocks, require_texts, with_text
 from marketray.sentiment.throughput import Throughput
 from marketray.sentiment.tokenizer import export_tokenizer
@@ -30,11 +31,25 @@ from marketray.sentiment.tokenizer import export_tokenizer
 if TYPE_CHECKING:
     from marketray.settings import SentimentSettings, Settings
 
-__all__ = ["ARTICLES", "ScoredTexts", "SentimentResult", "run_sentiment", "score_texts"]
+__all__ = [
+    "ARTICLES",
+    "DEFAULT_MODEL",
+    "SIMULATOR_MODEL",
+    "ScoredTexts",
+    "SentimentResult",
+    "run_sentiment",
+    "score_texts",
+]
 
 _log = logging.getLogger(__name__)
 
 ARTICLES = "bronze/articles"
+DEFAULT_MODEL = "ProsusAI/finbert"
+"""Scores news of the world where the settings name no model."""
+
+SIMULATOR_MODEL = "finbert-mini"
+"""Scores the simulator's news where the settings name no model."""
+
 _SIMULATED = "simulator"  # `source` of the simulator's articles
 
 _CAUSE = re.compile(r"[\w.]+(Error|Invalid): ")  # the first of a printed chain of exceptions
@@ -77,6 +92,8 @@ class SentimentResult:
         Stored articles, and different texts among them.
     scored, refused, cached:
         Texts with scores, texts that cannot be scored, and those of both that earlier runs had done.
+    written, skipped:
+        Monthly partitions of silver/sentiment written now, and right already.
     passes, tokens:
         Forward passes of the model and tokens read in this run.
     model, revision, scoring_id:
@@ -88,6 +105,8 @@ class SentimentResult:
     scored: int
     refused: int
     cached: int
+    written: int
+    skipped: int
     passes: int
     tokens: int
     model: str
@@ -96,7 +115,10 @@ class SentimentResult:
 
 
 def run_sentiment(settings: Settings, *, on_block: OnBlock | None = None) -> SentimentResult:
-    """Score every stored article of the instrument that has no score yet into silver/sentiment_scores.
+    """Score every stored article of the instrument into silver/sentiment, each text once for all.
+
+    The texts' scores are kept in silver/sentiment_scores. Without `sentiment.model` the simulator's news is
+    scored by the packaged model and any other by ProsusAI/finbert.
 
     Parameters
     ----------
@@ -115,7 +137,7 @@ def run_sentiment(settings: Settings, *, on_block: OnBlock | None = None) -> Sen
     options, lake = settings.sentiment, Lake(settings.lake_uri)
     articles = _stored_articles(lake, settings)
     texts = with_text(articles, options.text).unique("text_hash", keep="first", maintain_order=True)
-    checkpoint = find_checkpoint(options.model, options.revision, settings.home_path)
+    checkpoint = find_checkpoint(_model(options, articles), options.revision, settings.home_path)
     _warn_of_stand_in(checkpoint, articles)
     device, dtype = _device_and_dtype(options)
     cache = ScoreCache(lake, checkpoint.scoring_id(options.max_tokens, dtype))
@@ -127,12 +149,18 @@ def run_sentiment(settings: Settings, *, on_block: OnBlock | None = None) -> Sen
             on_block(block)
     refused = cache.refused().join(texts, on="text_hash", how="semi")
     scored = cache.scores().join(texts, on="text_hash", how="semi")
+    detail = {"model": checkpoint.name, "revision": checkpoint.revision, "scoring_id": cache.scoring_id}
+    published = publish_sentiment(
+        lake, settings.instrument, with_text(articles, options.text), scored, detail
+    )
     result = SentimentResult(
         articles=len(articles),
         texts=len(texts),
         scored=len(scored),
         refused=len(refused),
         cached=len(texts) - len(missing),
+        written=published.written,
+        skipped=published.skipped,
         passes=passes,
         tokens=tokens,
         model=checkpoint.name,
@@ -162,7 +190,7 @@ def score_texts(texts: pa.Table, settings: Settings, *, on_block: OnBlock | None
     frame = pl.from_arrow(texts)
     assert isinstance(frame, pl.DataFrame)
     wanted = require_texts(frame)
-    checkpoint = find_checkpoint(options.model, options.revision, settings.home_path)
+    checkpoint = find_checkpoint(options.model or DEFAULT_MODEL, options.revision, settings.home_path)
     device, dtype = _device_and_dtype(options)
     blocks = []
     for block in _score(wanted, options, checkpoint, device, dtype, settings, store=False):
@@ -188,7 +216,9 @@ def _busy_seconds(blocks: list[Block]) -> float:
 
 
 def _stored_articles(lake: Lake, settings: Settings) -> pl.DataFrame:
-    columns = ["source", "title"] + (["body"] if settings.sentiment.text == "headline_and_body" else [])
+    columns = ["article_id", "available_at", "source", "title"] + (
+        ["body"] if settings.sentiment.text == "headline_and_body" else []
+    )
     tables = [table for _, table in lake.scan(ARTICLES, columns, instrument=settings.instrument)]
     if not tables:
         msg = f"{ARTICLES}: no articles of instrument={settings.instrument} in {lake.uri}"
@@ -196,6 +226,13 @@ def _stored_articles(lake: Lake, settings: Settings) -> pl.DataFrame:
     frame = pl.from_arrow(pa.concat_tables([t.replace_schema_metadata(None) for t in tables]))
     assert isinstance(frame, pl.DataFrame)
     return frame
+
+
+def _model(options: SentimentSettings, articles: pl.DataFrame) -> str:
+    """The model to use: the one named, else by the articles' source."""
+    if options.model is not None:
+        return options.model
+    return SIMULATOR_MODEL if (articles["source"] == _SIMULATED).all() else DEFAULT_MODEL
 
 
 def _warn_of_stand_in(checkpoint: Checkpoint, articles: pl.DataFrame) -> None:
