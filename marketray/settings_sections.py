@@ -109,8 +109,9 @@ class FeatureFile(_Section):
 class FeatureSettings(_Section):
     """Which features to compute."""
 
+    catalog: Literal["standard", "seed-compatible"] = "standard"  # docs/features.md lists both
     files: tuple[FeatureFile, ...] = ()  # features of your own, see docs/user-features.md
-    groups: tuple[str, ...] = ()  # of docs/features.md; empty: all groups
+    groups: tuple[str, ...] = ()  # of the catalog; empty: all groups
     exclude: tuple[str, ...] = ()  # features left out by name
 
 

@@ -12,6 +12,7 @@ import polars as pl
 from marketray.errors import DataError, SettingsError
 from marketray.features.definition import KERNEL_COLUMNS, Feature
 from marketray.features.groups import built_in_columns, built_in_features
+from marketray.features.seed_compatible import seed_columns, seed_features
 from marketray.features.user import user_features
 from marketray.features.user_check import check_expressions
 from marketray.hashing import code_hash, digest
@@ -19,16 +20,20 @@ from marketray.hashing import code_hash, digest
 if TYPE_CHECKING:
     from marketray.settings import FeatureSettings
 
-__all__ = ["Catalog", "Feature", "build_catalog"]
+__all__ = ["Catalog", "Feature", "build_catalog", "check_features"]
 
 _log = logging.getLogger(__name__)
 
 _REQUIRED = ("time", "open", "high", "low", "close")
+_OWN_NAME = (*_REQUIRED, "volume")
+"""Bar columns that a catalog may offer as they are, under their own name."""
+
 _DEFINING_CODE = (
     "marketray.features.catalog",
     "marketray.features.definition",
     "marketray.features.groups",
     "marketray.features.kernel",
+    "marketray.features.seed_compatible",
     "marketray.features.user",
     "marketray.features.windows",
     "marketray.sessions",
@@ -119,7 +124,8 @@ def build_catalog(
     Parameters
     ----------
     settings:
-        Groups to compute (empty: all), names to leave out, and files with features of the user.
+        The catalog, groups to compute (empty: all), names to leave out, and files with features of the
+        user.
     available:
         Bar columns that hold data; a volume that is null throughout is not among them.
     interval_minutes:
@@ -136,11 +142,7 @@ def build_catalog(
     if missing:
         msg = f"bars: got the columns {sorted(available)}, which lack {missing}; required: {list(_REQUIRED)}"
         raise DataError(msg, hint="run the ingest stage again")
-    built_in, shared = built_in_features(interval_minutes), built_in_columns()
-    own = user_features(settings.files, {*shared, *KERNEL_COLUMNS, *(f.name for f in built_in)})
-    known = [*built_in, *own]
-    definitions = {**shared, **{f.name: f.expression for f in known}}
-    check_expressions(own, definitions)
+    known, definitions = _definitions(settings, interval_minutes)
     chosen = _chosen(settings, known)
     kept = tuple(f for f in chosen if set(f.inputs) <= set(available))
     dropped = tuple(f.name for f in chosen if f not in kept)
@@ -160,15 +162,42 @@ def build_catalog(
     )
 
 
+def check_features(settings: FeatureSettings, interval_minutes: int = 1) -> None:
+    """Refuse settings that no bars could satisfy; needs no data, so a run asks before it reads any.
+
+    Raises
+    ------
+    SettingsError
+        A group or a name is unknown, a user file is wrong, or nothing is left.
+    """
+    known, _ = _definitions(settings, interval_minutes)
+    build_catalog(settings, {*_REQUIRED, *(name for f in known for name in f.inputs)}, interval_minutes)
+
+
+def _definitions(
+    settings: FeatureSettings, interval_minutes: int
+) -> tuple[list[Feature], dict[str, pl.Expr]]:
+    """Features to choose from, and the expression behind every column that is not in the bars."""
+    if settings.catalog == "standard":
+        built_in, shared = built_in_features(interval_minutes), built_in_columns()
+    else:
+        built_in, shared = seed_features(interval_minutes), seed_columns()
+    own = user_features(settings.files, {*shared, *KERNEL_COLUMNS, *(f.name for f in built_in)})
+    known = [*built_in, *own]
+    definitions = {**shared, **{f.name: f.expression for f in known if f.name not in _OWN_NAME}}
+    check_expressions(own, definitions)
+    return known, definitions
+
+
 def _chosen(settings: FeatureSettings, known: list[Feature]) -> list[Feature]:
     groups = list(dict.fromkeys(f.group for f in known))
     unknown = sorted(set(settings.groups) - set(groups))
     if unknown:
         msg = f"features.groups: got {unknown}; required: some of {groups}"
-        raise SettingsError(msg, hint="docs/features.md lists the groups")
+        raise SettingsError(msg, hint=f"docs/features.md lists the groups of the {settings.catalog} catalog")
     unknown = sorted(set(settings.exclude) - {f.name for f in known})
     if unknown:
-        msg = f"features.exclude: {unknown} are not features"
+        msg = f"features.exclude: {unknown} are not features of the {settings.catalog} catalog"
         raise SettingsError(msg, hint="docs/features.md lists the features")
     wanted = set(settings.groups or groups)
     return [f for f in known if f.group in wanted and f.name not in settings.exclude]
@@ -191,7 +220,7 @@ def _layers(names: list[str], definitions: Mapping[str, pl.Expr]) -> tuple[tuple
 
     for name in names:
         place(name, ())
-    count = max(depth.values())
+    count = max(depth.values(), default=0)  # 0: bar columns alone
     return tuple(
         tuple(definitions[name].alias(name) for name, d in depth.items() if d == level)
         for level in range(1, count + 1)
