@@ -72,11 +72,13 @@ def run_pipeline(settings: Settings) -> PipelineResult:
     Raises
     ------
     MarketrayError
-        The first stage that fails ends the run; what earlier stages wrote stays. A tracking server that
-        cannot be reached ends it before the first stage.
+        The first stage that fails ends the run; what earlier stages wrote stays. Feature settings that
+        no bars could satisfy, or a tracking server that cannot be reached, end it before the first stage.
     """
+    from marketray.features.catalog import check_features
     from marketray.tracking import connect_tracking
 
+    check_features(settings.features, settings.bar_interval_minutes)
     connect_tracking(settings)
     done = PipelineResult()
     for name in STAGES:

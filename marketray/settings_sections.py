@@ -117,8 +117,9 @@ class FeatureFile(_Section):
 class FeatureSettings(_Section):
     """Which features to compute."""
 
+    catalog: Literal["standard", "seed-compatible"] = "standard"  # docs/features.md lists both
     files: tuple[FeatureFile, ...] = ()  # features of your own, see docs/user-features.md
-    groups: tuple[str, ...] = ()  # of docs/features.md; empty: all groups
+    groups: tuple[str, ...] = ()  # of the catalog; empty: all groups
     exclude: tuple[str, ...] = ()  # features left out by name
     trading_sentiment: float = Field(0.2, ge=0, le=1)  # news_trading_signal_*: |average sentiment| above it
     trading_strength: float = Field(0.3, ge=0, le=1)  # and signal strength above it, else 0

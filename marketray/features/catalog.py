@@ -15,6 +15,7 @@ from marketray.errors import DataError, SettingsError
 from marketray.features.definition import KERNEL_COLUMNS, NEWS, Feature
 from marketray.features.fitted import FittedFeature
 from marketray.features.groups import built_in_columns, built_in_features, built_in_fitted
+from marketray.features.seed_compatible import seed_columns, seed_features
 from marketray.features.user import user_features
 from marketray.features.user_check import check_expressions
 from marketray.hashing import code_hash, digest
@@ -23,9 +24,12 @@ from marketray.sentiment.signals import COLUMNS as NEWS_COLUMNS
 if TYPE_CHECKING:
     from marketray.settings import FeatureSettings
 
-__all__ = ["Catalog", "Feature", "build_catalog"]
+__all__ = ["Catalog", "Feature", "build_catalog", "check_features"]
 
 _log = logging.getLogger(__name__)
+
+_OWN_NAME = (*REQUIRED, "volume")
+"""Bar columns that a catalog may offer as they are, under their own name."""
 
 _DEFINING_CODE = (
     "marketray.features.catalog",
@@ -34,6 +38,7 @@ _DEFINING_CODE = (
     "marketray.features.fitted",
     "marketray.features.groups",
     "marketray.features.kernel",
+    "marketray.features.seed_compatible",
     "marketray.features.user",
     "marketray.features.windows",
     "marketray.sentiment.signals",
@@ -138,7 +143,8 @@ def build_catalog(
     Parameters
     ----------
     settings:
-        Groups to compute (empty: all), names to leave out, and files with features of the user.
+        The catalog, groups to compute (empty: all), names to leave out, and files with features of the
+        user.
     available:
         Bar columns that hold data (a volume that is null throughout is not among them), and `NEWS` where
         there are scored articles.
@@ -156,17 +162,8 @@ def build_catalog(
     if missing:
         msg = f"bars: got the columns {sorted(available)}, which lack {missing}; required: {list(REQUIRED)}"
         raise DataError(msg, hint="run the ingest stage again")
-    built_in = built_in_features(interval_minutes, settings.trading_sentiment, settings.trading_strength)
-    shared, regimes = built_in_columns(), built_in_fitted()
-    own, own_fitted = user_features(
-        settings.files,
-        {*shared, *KERNEL_COLUMNS, *NEWS_COLUMNS, *(f.name for f in built_in)},
-        {f.name for f in regimes},
-    )
-    known = [*built_in, *own]
-    definitions = {**shared, **{f.name: f.expression for f in known}}
-    check_expressions(own, definitions)
-    chosen, chosen_fitted = _chosen(settings, known, [*regimes, *own_fitted])
+    known, known_fitted, definitions = _definitions(settings, interval_minutes)
+    chosen, chosen_fitted = _chosen(settings, known, known_fitted)
     kept = tuple(f for f in chosen if set(f.inputs) <= set(available))
     dropped = tuple(f.name for f in chosen if f not in kept)
     dropped += tuple(f.name for f in chosen_fitted if f.of in dropped)
@@ -192,6 +189,38 @@ def build_catalog(
     )
 
 
+def check_features(settings: FeatureSettings, interval_minutes: int = 1) -> None:
+    """Refuse settings that no bars could satisfy; needs no data, so a run asks before it reads any.
+
+    Raises
+    ------
+    SettingsError
+        A group or a name is unknown, a user file is wrong, or nothing is left.
+    """
+    known, _, _ = _definitions(settings, interval_minutes)
+    build_catalog(settings, {*REQUIRED, *(name for f in known for name in f.inputs)}, interval_minutes)
+
+
+def _definitions(
+    settings: FeatureSettings, interval_minutes: int
+) -> tuple[list[Feature], list[FittedFeature], dict[str, pl.Expr]]:
+    """Features to choose from, stateless and fitted, and the expression behind every further column."""
+    if settings.catalog == "standard":
+        built_in = built_in_features(interval_minutes, settings.trading_sentiment, settings.trading_strength)
+        shared, fitted = built_in_columns(), built_in_fitted()
+    else:
+        built_in, shared, fitted = seed_features(interval_minutes), seed_columns(), []
+    own, own_fitted = user_features(
+        settings.files,
+        {*shared, *KERNEL_COLUMNS, *NEWS_COLUMNS, *(f.name for f in built_in)},
+        {f.name for f in fitted},
+    )
+    known = [*built_in, *own]
+    definitions = {**shared, **{f.name: f.expression for f in known if f.name not in _OWN_NAME}}
+    check_expressions(own, definitions)
+    return known, [*fitted, *own_fitted], definitions
+
+
 def _chosen(
     settings: FeatureSettings, known: list[Feature], fitted: list[FittedFeature]
 ) -> tuple[list[Feature], list[FittedFeature]]:
@@ -200,10 +229,10 @@ def _chosen(
     unknown = sorted(set(settings.groups) - set(groups))
     if unknown:
         msg = f"features.groups: got {unknown}; required: some of {groups}"
-        raise SettingsError(msg, hint="docs/features.md lists the groups")
+        raise SettingsError(msg, hint=f"docs/features.md lists the groups of the {settings.catalog} catalog")
     unknown = sorted(set(settings.exclude) - {f.name for f in everything})
     if unknown:
-        msg = f"features.exclude: {unknown} are not features"
+        msg = f"features.exclude: {unknown} are not features of the {settings.catalog} catalog"
         raise SettingsError(msg, hint="docs/features.md lists the features")
     wanted = set(settings.groups or groups)
     excluded = set(settings.exclude)
@@ -239,7 +268,7 @@ def _layers(names: list[str], definitions: Mapping[str, pl.Expr]) -> tuple[tuple
 
     for name in names:
         place(name, ())
-    count = max(depth.values())
+    count = max(depth.values(), default=0)  # 0: bar columns alone
     return tuple(
         tuple(definitions[name].alias(name) for name, d in depth.items() if d == level)
         for level in range(1, count + 1)

@@ -40,6 +40,9 @@ class Feature:
     exact:
         Whether every cut of the data gives the same bits (lags, minima, maxima, single-bar values), as
         opposed to equality within rounding.
+    null_policy:
+        What stands where the formula has no value (0 / 0, no trades); empty where it always has one, or
+        where the formula's text says it.
     """
 
     name: str
@@ -51,3 +54,4 @@ class Feature:
     unit: str = "fraction"
     inputs: tuple[str, ...] = ()
     exact: bool = False
+    null_policy: str = ""

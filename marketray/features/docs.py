@@ -1,20 +1,24 @@
-"""``python -m marketray.features.docs``: write docs/features.md from the catalog."""
+"""``python -m marketray.features.docs``: write docs/features.md from the catalogs."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
 from marketray.features.definition import Feature
 from marketray.features.fitted import FittedFeature
 from marketray.features.groups import built_in_features, built_in_fitted
+from marketray.features.seed_compatible import seed_features
 
 __all__ = ["main", "render"]
 
 _HEADER = """# Features
 
-Written by `python -m marketray.features.docs` from the catalog; do not edit.
+Written by `python -m marketray.features.docs` from the catalogs; do not edit.
+
+`features.catalog` chooses one of two: `standard`, or `seed-compatible` (the second part of this page).
 
 O, H, L, C, V are a bar's open, high, low, close and volume, `[-1]` is the bar before, ln the natural
 logarithm. A row belongs to `decision_at` = the bar's end and uses bars that end at or before it.
@@ -27,8 +31,25 @@ logarithm. A row belongs to `decision_at` = the bar's end and uses bars that end
 - **Exact** features have the same bits however the data were cut; the others agree within
   1e-9 of the larger of their value and their interquartile range.
 - A feature whose **needs** the bars lack is left out, by name, with a line in the log.
-- Settings: `features.groups` (empty: all) and `features.exclude` choose; everything is scale-free, so a
-  model does not learn price levels.
+- **Null policy**: what stands where the formula has no value; empty where it always has one.
+- Settings: `features.groups` (empty: all) and `features.exclude` choose from the catalog.
+"""
+
+_STANDARD = (
+    "# The standard catalog\n\n{count}. All of it is scale-free, so a model does not learn price levels.\n"
+)
+
+_SEED = """# The seed-compatible catalog
+
+{count}. The column sets of earlier systems by their own formulas, price levels, percents and
+sqrt(252) on bars of any length included, for comparison with what was trained on them. What differs:
+
+- No bar is made up to fill a gap, so windows count bars that exist, and `is_backfilled` is always 0.
+- No statistic of the whole sample is used: the median behind the volatility regimes is that of the last
+  720 bars.
+- No label stands among the inputs.
+- An undefined value is null; the sets carried the last one on. A flag is 0 where it cannot be told.
+- Market hours of `seed_advanced` follow its own rule, in UTC all year round.
 """
 
 
@@ -39,28 +60,42 @@ The statistics are fitted anew on each fold's training rows, and a model keeps i
 
 
 def render(interval_minutes: int = 1) -> str:
-    """The page, as Markdown: one table a group."""
-    features, fitted = built_in_features(interval_minutes), built_in_fitted()
-    count = (
-        f"{len(features)} features, 60 of them lags for the autoregression, and {len(fitted)} fitted ones.\n"
+    """The page, as Markdown: both catalogs, one table a group."""
+    return "\n".join(
+        [
+            _HEADER,
+            *_part(_STANDARD, built_in_features(interval_minutes)),
+            *_fitted_part(built_in_fitted()),
+            *_part(_SEED, seed_features(interval_minutes)),
+        ]
     )
-    parts = [_HEADER, count]
+
+
+def _part(header: str, features: list[Feature]) -> Iterator[str]:
+    """The texts of one catalog."""
+    lags = sum(f.group == "lags" for f in features)
+    yield header.format(count=f"{len(features)} features, {lags} of them lags for the autoregression")
     for group, members in groupby(features, key=lambda f: f.group):
-        parts.append(f"## {group}\n\n{_table(list(members))}")
-    for group, made in groupby(fitted, key=lambda f: f.group):
-        parts.append(f"## {group}\n\n{_FITTED}\n{_fitted_table(list(made))}")
-    return "\n".join(parts)
+        yield f"## {group}\n\n{_table(list(members))}"
+
+
+def _fitted_part(features: list[FittedFeature]) -> Iterator[str]:
+    """The texts of the standard catalog's fitted features."""
+    for group, members in groupby(features, key=lambda f: f.group):
+        yield f"## {group}, fitted\n\n{_FITTED}\n{_fitted_table(list(members))}"
 
 
 def _table(features: list[Feature]) -> str:
     lines = [
-        "| feature | formula | unit | lookback | exact | needs | source |",
-        "|---|---|---|---|---|---|---|",
+        "| feature | formula | null policy | unit | lookback | exact | needs | source |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for f in features:
+        formula, null_policy = _null_policy(f)
         cells = (
             f"`{f.name}`",
-            f.formula.replace("|", "\\|"),
+            formula.replace("|", "\\|"),
+            null_policy,
             f.unit,
             str(f.lookback),
             "yes" if f.exact else "",
@@ -75,6 +110,14 @@ def _fitted_table(features: list[FittedFeature]) -> str:
     lines = ["| feature | formula | unit | source |", "|---|---|---|---|"]
     lines += [f"| `{f.name}` | {f.formula} | {f.unit} | {f.source} |" for f in features]
     return "\n".join(lines) + "\n"
+
+
+def _null_policy(feature: Feature) -> tuple[str, str]:
+    """The formula, and what stands where it has no value: declared, or the formula's own clauses on it."""
+    first, *clauses = feature.formula.split("; ")
+    stated = [clause for clause in clauses if " where " in clause or clause.startswith("null ")]
+    formula = "; ".join([first, *(clause for clause in clauses if clause not in stated)])
+    return formula, "; ".join([*stated, feature.null_policy] if feature.null_policy else stated)
 
 
 def main(arguments: list[str]) -> None:

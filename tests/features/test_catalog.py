@@ -9,12 +9,16 @@ import pytest
 
 from marketray.errors import DataError, SettingsError
 from marketray.features import catalog as module
-from marketray.features.catalog import build_catalog
+from marketray.features.catalog import build_catalog, check_features
 from marketray.features.definition import KERNEL_COLUMNS, Feature
-from marketray.settings import FeatureSettings
-from tests.features.market import COLUMNS
+from marketray.features.kernel import compute
+from marketray.pipeline import run_pipeline
+from marketray.settings import FeatureSettings, Settings
+from marketray.settings_sections import FeatureFile
+from tests.features.market import COLUMNS, make_bars, sessions_of
 
 PRICES = COLUMNS[:5]
+SEED = FeatureSettings(catalog="seed-compatible")
 ALL = build_catalog(FeatureSettings(), COLUMNS)
 
 
@@ -71,13 +75,56 @@ def test_the_hash_follows_the_definitions() -> None:
     ("settings", "message"),
     [
         (FeatureSettings(groups=("trends",)), r"features.groups: got \['trends'\]; required: some of"),
-        (FeatureSettings(exclude=("sma",)), r"features.exclude: \['sma'\] are not features"),
+        (FeatureSettings(exclude=("sma",)), r"features.exclude: \['sma'\] are not features of the standard"),
+        (SEED.model_copy(update={"groups": ("trend",)}), r"got \['trend'\]; required: some of \['seed_tech"),
+        (SEED.model_copy(update={"exclude": ("candle_body",)}), "are not features of the seed-compatible"),
         (FeatureSettings(groups=("volume",)), "leave no feature for these bars"),
     ],
 )
 def test_wrong_settings_are_refused(settings: FeatureSettings, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         build_catalog(settings, PRICES)
+
+
+def test_settings_are_checked_without_bars() -> None:
+    check_features(FeatureSettings(groups=("volume",)))  # that these bars lack volume is seen later
+    check_features(SEED, 60)
+    with pytest.raises(SettingsError, match=r"features.groups: got \['trends'\]"):
+        check_features(FeatureSettings(groups=("trends",)))
+    with pytest.raises(SettingsError, match=r"mine\.py registers no feature"):
+        check_features(FeatureSettings(files=(FeatureFile(path="/mine.py", text="x = 1"),)))
+
+
+def test_a_run_refuses_unknown_features_before_it_ingests(monkeypatch: pytest.MonkeyPatch) -> None:
+    stages: list[str] = []
+    monkeypatch.setattr("marketray.pipeline.run_stage", lambda name, _: stages.append(name))
+    with pytest.raises(SettingsError, match=r"features.exclude: \['sma'\] are not features"):
+        run_pipeline(Settings(features=FeatureSettings(exclude=("sma",))))
+    assert stages == []
+
+
+def test_the_catalog_is_a_setting() -> None:
+    seed = build_catalog(SEED, COLUMNS)
+    assert seed.hash != ALL.hash
+    assert seed.group("lags") == ALL.group("lags")
+    assert "seed_technical" not in {f.group for f in ALL.features}
+    chosen = SEED.model_copy(update={"groups": ("seed_base", "seed_hourly"), "exclude": ("is_backfilled",)})
+    without_volume = build_catalog(chosen, PRICES)
+    assert without_volume.dropped == ("volume", "hourly_volume")
+    assert without_volume.names[:3] == ("open", "high", "low")
+    with pytest.raises(ValueError, match="Input should be 'standard' or 'seed-compatible'"):
+        FeatureSettings.model_validate({"catalog": "old"})
+
+
+def test_bar_columns_alone_can_be_features() -> None:
+    others = set(build_catalog(SEED, COLUMNS).group("seed_base")) - {"open", "volume"}
+    chosen = SEED.model_copy(update={"groups": ("seed_base",), "exclude": tuple(sorted(others))})
+    catalog = build_catalog(chosen, COLUMNS)
+    assert (catalog.names, catalog.layers, catalog.lookback) == (("open", "volume"), (), 1)
+    bars = make_bars(50, seed=1)
+    rows = compute(catalog, bars, sessions_of(bars["time"]))
+    assert rows["open"].to_list() == bars["open"].to_list()
+    assert rows["volume"].to_list() == bars["volume"].to_list()
 
 
 def test_bars_without_prices_are_refused() -> None:
