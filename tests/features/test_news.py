@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import hypothesis.strategies as st
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
 from polars.testing import assert_frame_equal
 
 from marketray.bars import COLUMNS
@@ -20,31 +18,10 @@ from marketray.features.definition import NEWS
 from marketray.features.kernel import compute, latest
 from marketray.features.online import OnlineState
 from marketray.features.warmup import warm_up
-from marketray.sentiment.signals import NEWS_SCHEMA, news_columns
+from marketray.sentiment.signals import news_columns
 from marketray.settings import FeatureSettings
-from tests.features.market import MARKET, make_bars, sessions_of
-
-BARS = make_bars(3_000, seed=21)
-SESSIONS = sessions_of(BARS["time"])
-CATALOG = build_catalog(FeatureSettings(groups=("news",)), (*COLUMNS, NEWS))
-INTERVAL = timedelta(minutes=1)
-
-
-def articles(count: int, seed: int) -> pl.DataFrame:
-    """Scored articles over the bars' span and two days before it, some of them at whole minutes."""
-    rng = np.random.default_rng(seed)
-    first, last = BARS["time"][0] - timedelta(days=2), BARS["time"][-1]
-    seconds = np.sort(rng.integers(0, int((last - first).total_seconds()), count))
-    seconds[::3] -= seconds[::3] % 60
-    p = rng.dirichlet([0.6, 0.6, 0.6], count)
-    times = pl.Series(
-        [first + timedelta(seconds=int(s)) for s in np.sort(seconds)], dtype=NEWS_SCHEMA["available_at"]
-    )
-    return pl.DataFrame({"available_at": times, "positive": p[:, 0], "negative": p[:, 1], "neutral": p[:, 2]})
-
-
-NEWSFEED = articles(400, seed=5)
-ROWS = compute(CATALOG, BARS, SESSIONS, NEWSFEED)
+from tests.features.market import MARKET
+from tests.features.newsfeed import BARS, CATALOG, INTERVAL, NEWSFEED, ROWS, SESSIONS
 
 
 def test_the_catalog_needs_news_and_says_so_where_there_are_none(caplog):
@@ -89,36 +66,6 @@ def test_the_thresholds_of_the_trading_signal_are_settings():
     rows = compute(eager, BARS, SESSIONS, NEWSFEED)
     some = rows["news_article_count_24h"] > 0
     assert (rows["news_trading_signal_24h"].filter(some) != 0).all()
-
-
-@settings(max_examples=25)
-@given(which=st.integers(0, 399), seconds=st.integers(1, 4_000))
-def test_only_rows_that_know_an_article_change_when_it_comes_later(which, seconds):
-    shift = timedelta(seconds=seconds)
-    late = pl.int_range(pl.len()) == which
-    moved = NEWSFEED.with_columns(
-        pl.when(late).then(pl.col("available_at") + shift).otherwise("available_at").alias("available_at")
-    ).sort("available_at", maintain_order=True)
-    rows = compute(CATALOG, BARS, SESSIONS, moved)
-    before = ROWS["decision_at"] <= NEWSFEED["available_at"][which]
-    assert_frame_equal(rows.filter(before), ROWS.filter(before), check_exact=True)
-
-
-def test_an_article_one_second_after_the_decision_is_not_known():
-    decision = BARS["time"][2_000] + INTERVAL
-    one = pl.DataFrame(
-        {
-            "available_at": [decision - timedelta(seconds=1)],
-            "positive": [0.9],
-            "negative": [0.05],
-            "neutral": [0.05],
-        },
-        schema=NEWS_SCHEMA,
-    )
-    at = pl.col("decision_at") == decision
-    for shift, known in ((0, 1.0), (1, 0.0), (2, 0.0)):  # one second before, at, and after the decision
-        news = one.with_columns(pl.col("available_at") + timedelta(seconds=shift))
-        assert compute(CATALOG, BARS, SESSIONS, news).filter(at)["news_article_count_15m"].item() == known
 
 
 def test_a_live_state_gives_the_rows_of_the_batch():
