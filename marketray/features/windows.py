@@ -22,17 +22,25 @@ import numpy.typing as npt
 import polars as pl
 
 __all__ = [
+    "absolute_deviation",
+    "bars_since_maximum",
     "decay_lookback",
     "deviation",
     "mean",
+    "share_at_most",
     "standard_deviation",
     "weighted_sum",
     "wilder_mean",
+    "window_absolute_deviation",
+    "window_age_of_maximum",
     "window_deviation",
+    "window_share_at_most",
     "window_sum",
     "window_variance",
     "window_weighted_sum",
 ]
+
+_ROWS_AT_ONCE = 8_192  # 64 KiB of values stay in the cache
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -82,6 +90,54 @@ def window_weighted_sum(values: Float64Array, weights: Float64Array) -> Float64A
     return out
 
 
+def window_absolute_deviation(values: Float64Array, window: int) -> Float64Array:
+    """Mean of |value - mean of the window| over (t - window, t], shape (n,).
+
+    The cost per row grows with the window; rows are taken a cache's length at a time.
+    """
+    center = window_sum(values, window) / window
+    out = np.full(len(values), np.nan)
+    for start in range(window - 1, len(values), _ROWS_AT_ONCE):
+        end = min(start + _ROWS_AT_ONCE, len(values))
+        total = np.zeros(end - start)
+        for k in range(window):
+            total += np.abs(values[start - k : end - k] - center[start:end])
+        out[start:end] = total / window
+    return out
+
+
+def window_age_of_maximum(values: Float64Array, window: int) -> Float64Array:
+    """Rows since the largest value of (t - window, t], shape (n,); of equal ones the latest counts.
+
+    The cost per row grows with the window.
+    """
+    out = np.full(len(values), np.nan)
+    if len(values) >= window:
+        latest_first = np.lib.stride_tricks.sliding_window_view(values[::-1], window)[::-1]
+        age = latest_first.argmax(axis=1)  # a NaN counts as the largest
+        found = values[np.arange(window - 1, len(values)) - age]
+        out[window - 1 :] = np.where(np.isnan(found), np.nan, age)
+    return out
+
+
+def window_share_at_most(values: Float64Array, window: int, every: int) -> Float64Array:
+    """Share of the values at t, t - every, … within (t - window, t] that are <= the one at t, shape (n,).
+
+    `window` is a multiple of `every`; rows are taken a cache's length at a time.
+    """
+    out = np.full(len(values), np.nan)
+    gap = np.isnan(values)
+    for start in range(window - 1, len(values), _ROWS_AT_ONCE):
+        end = min(start + _ROWS_AT_ONCE, len(values))
+        count = np.zeros(end - start, dtype=np.int16)
+        missing = gap[start:end].copy()
+        for k in range(0, window, every):
+            count += values[start - k : end - k] <= values[start:end]
+            missing |= gap[start - k : end - k]
+        out[start:end] = np.where(missing, np.nan, count / (window // every))
+    return out
+
+
 def mean(expression: pl.Expr, window: int) -> pl.Expr:
     """Mean over the last `window` bars, the current one included."""
     return _apply(expression, partial(window_sum, window=window)) / window
@@ -100,6 +156,21 @@ def standard_deviation(expression: pl.Expr, window: int, ddof: int = 1) -> pl.Ex
 def weighted_sum(expression: pl.Expr, weights: Float64Array) -> pl.Expr:
     """Sum of weights[k] * value k bars ago."""
     return _apply(expression, partial(window_weighted_sum, weights=weights))
+
+
+def absolute_deviation(expression: pl.Expr, window: int) -> pl.Expr:
+    """Mean absolute deviation from the mean over the last `window` bars, the current one included."""
+    return _apply(expression, partial(window_absolute_deviation, window=window))
+
+
+def bars_since_maximum(expression: pl.Expr, window: int) -> pl.Expr:
+    """Bars since the largest of the last `window` values, 0 to window - 1; the latest of equal ones."""
+    return _apply(expression, partial(window_age_of_maximum, window=window))
+
+
+def share_at_most(expression: pl.Expr, window: int, every: int) -> pl.Expr:
+    """Share of every `every`-th of the last `window` values, the current one included, that are <= it."""
+    return _apply(expression, partial(window_share_at_most, window=window, every=every))
 
 
 def wilder_mean(expression: pl.Expr, period: int) -> pl.Expr:

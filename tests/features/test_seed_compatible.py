@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,9 +14,11 @@ from marketray.features.audit import look_ahead
 from marketray.features.catalog import build_catalog
 from marketray.features.kernel import compute
 from marketray.features.row import RowPlan
+from marketray.features.stage import run_features
 from marketray.features.warmup import warm_up
-from marketray.settings import FeatureSettings
-from tests.features.market import COLUMNS, assert_equal, make_bars, sessions_of, spread
+from marketray.lake import Lake
+from marketray.settings import FeatureSettings, Settings
+from tests.features.market import COLUMNS, assert_equal, make_bars, sessions_of, spread, store
 
 SETTINGS = FeatureSettings(catalog="seed-compatible")
 CATALOG = build_catalog(SETTINGS, COLUMNS)
@@ -348,6 +351,20 @@ def test_a_live_row_is_the_batchs() -> None:
     for end in (740, 1_041, 1_501, 3_000):
         got = plan.evaluate(FLAT.slice(max(end - 740, 0), 740), sessions).frame()
         assert_equal(got, rows.slice(end - 1, 1), spreads, exact)
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_the_stage_stores_the_sets_under_their_names(home: Path) -> None:
+    settings = Settings(home=home, instrument="TEST_USD", features=SETTINGS)
+    lake = Lake(settings.lake_uri)
+    bars = make_bars(1_500, seed=19, start=datetime(2024, 2, 29, tzinfo=UTC))  # into March
+    store(lake, "TEST_USD", bars)
+    done = run_features(settings)
+    assert (done.features, done.lookback, done.months) == (227, 740, ("2024-02", "2024-03"))
+    rows = pl.concat(pl.DataFrame(pl.from_arrow(t)) for _, t in lake.scan("silver/features"))
+    assert rows.columns == ["time", "decision_at", *CATALOG.names]
+    assert rows["month"].to_list() == bars["time"].dt.month().to_list()  # not the partition's label
+    assert rows["open"].to_list() == bars["open"].to_list()
 
 
 @pytest.mark.parametrize(("interval", "expected"), [(5, 1.0), (60, 1.0), (90, 0.0), (1_440, 0.0)])

@@ -6,16 +6,21 @@ import polars as pl
 
 from marketray.features.definition import Feature
 from marketray.features.fitted import FittedFeature
-from marketray.features.groups.microstructure import microstructure
+from marketray.features.groups.calendar import calendar, calendar_columns
+from marketray.features.groups.candles import candle_columns, candles
+from marketray.features.groups.fitted_regime import fitted_regime
+from marketray.features.groups.gaps import gap_columns, gaps
+from marketray.features.groups.liquidity import liquidity, liquidity_columns
+from marketray.features.groups.microstructure import microstructure, microstructure_columns
 from marketray.features.groups.momentum import momentum, momentum_columns
 from marketray.features.groups.news import news
-from marketray.features.groups.regime import regime
+from marketray.features.groups.regime import regime, regime_columns
 from marketray.features.groups.returns import lags, returns
-from marketray.features.groups.session import session
+from marketray.features.groups.session import session, session_columns
 from marketray.features.groups.shared import shared_columns
 from marketray.features.groups.trend import trend
 from marketray.features.groups.volatility import volatility
-from marketray.features.groups.volume import volume
+from marketray.features.groups.volume import volume, volume_columns
 
 __all__ = ["built_in_columns", "built_in_features", "built_in_fitted"]
 
@@ -34,7 +39,12 @@ def built_in_features(
         *volatility(),
         *volume(),
         *microstructure(),
+        *liquidity(),
+        *candles(),
+        *regime(),
         *session(interval_minutes),
+        *calendar(),
+        *gaps(interval_minutes),
         *news(trading_sentiment, trading_strength),
         *lags(),
     ]
@@ -42,9 +52,20 @@ def built_in_features(
 
 def built_in_fitted() -> list[FittedFeature]:
     """Every built-in fitted feature."""
-    return regime()
+    return fitted_regime()
 
 
 def built_in_columns() -> dict[str, pl.Expr]:
     """Columns shared by the built-in features."""
-    return {**shared_columns(), **momentum_columns()}
+    return {
+        **shared_columns(),
+        **momentum_columns(),
+        **volume_columns(),
+        **microstructure_columns(),
+        **liquidity_columns(),
+        **candle_columns(),
+        **regime_columns(),
+        **session_columns(),
+        **calendar_columns(),
+        **gap_columns(),
+    }

@@ -14,9 +14,10 @@ import polars as pl
 from marketray.bars import DAY_MINUTES
 from marketray.features.definition import Feature
 
-__all__ = ["session"]
+__all__ = ["session", "session_columns"]
 
 _GROUP = "session"
+_EDGE_MINUTES = 30
 
 
 def session(interval_minutes: int) -> list[Feature]:
@@ -24,7 +25,16 @@ def session(interval_minutes: int) -> list[Feature]:
     if interval_minutes >= DAY_MINUTES:
         return [_since_previous_bar()]
     day = math.ceil(DAY_MINUTES / interval_minutes)
-    return [*_clock(), _since_previous_bar(), *_day(), *_since_open(day)]
+    return [*_clock(), _since_previous_bar(), *_progress(), *_day(), *_since_open(day), *_range_so_far(day)]
+
+
+def session_columns() -> dict[str, pl.Expr]:
+    """Shared columns: the session's highest high and lowest low so far."""
+    inside = pl.when(pl.col("_session").is_not_null())
+    return {
+        "_session_high": inside.then(pl.col("high").cum_max().over("_session")),
+        "_session_low": inside.then(pl.col("low").cum_min().over("_session")),
+    }
 
 
 def _clock() -> list[Feature]:
@@ -63,6 +73,29 @@ def _since_previous_bar() -> Feature:
         unit="minutes",
         exact=True,
     )
+
+
+def _progress() -> list[Feature]:
+    since, left = pl.col("minutes_since_open"), pl.col("minutes_to_close")
+    edge = _EDGE_MINUTES
+    parts = [
+        ("session_progress", since / (since + left), "elapsed / length of the session", "share, 0 to 1"),
+        (f"is_session_open_{edge}", since <= edge, f"1 in the session's first {edge} minutes", "0 or 1"),
+        (f"is_session_close_{edge}", left < edge, f"1 in the session's last {edge} minutes", "0 or 1"),
+    ]
+    return [
+        Feature(
+            name=name,
+            group=_GROUP,
+            lookback=1,
+            expression=value.cast(pl.Float64),
+            formula=f"{formula}, by decision_at; null outside sessions",
+            source="exchange calendar",
+            unit=unit,
+            exact=True,
+        )
+        for name, value, formula, unit in parts
+    ]
 
 
 def _day() -> list[Feature]:
@@ -106,4 +139,23 @@ def _since_open(day: int) -> list[Feature]:
             source="volume-weighted average price",
             inputs=("volume",),
         ),
+    ]
+
+
+def _range_so_far(day: int) -> list[Feature]:
+    close, high, low = pl.col("close"), pl.col("_session_high"), pl.col("_session_low")
+    position = pl.when(high > low).then((close - low) / (high - low)).when(high == low).then(0.5)
+    parts = [
+        ("return_from_session_high", close / high - 1, "C / max H since the session's open - 1", "fraction"),
+        ("return_from_session_low", close / low - 1, "C / min L since the session's open - 1", "fraction"),
+        (
+            "session_range_position",
+            position,
+            "(C - min L) / (max H - min L) since the session's open; 0.5 where the range is 0",
+            "share of the range",
+        ),
+    ]
+    return [
+        Feature(name, _GROUP, day, value, formula, "session range", unit, exact=True)
+        for name, value, formula, unit in parts
     ]
