@@ -26,6 +26,8 @@ lint: .venv/dev.ok  ## ruff and mypy --strict, as in pre-commit
 	$(BIN)/mypy
 
 bench: .venv/test.ok  ## the measured figures, one JSON line each
+	$(BIN)/python -m benchmarks.features
+	$(BIN)/python -m benchmarks.online
 	$(BIN)/python -m benchmarks.pipeline
 	$(BIN)/python -m benchmarks.tuning
 

@@ -1,0 +1,56 @@
+"""The features benchmark prints its figures as one JSON line."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.features import ray_pays_from
+
+ROOT = Path(__file__).parents[2]
+
+NUMBERS = {
+    "rows",
+    "columns",
+    "seconds",
+    "first_seconds",
+    "pandas_seconds",
+    "polars_seconds",
+    "speedup",
+    "rss_mb",
+    "online_ms",
+}
+BY_SIZE = {"per_bar_us", "polars_per_bar_us", "rss_mb_by_size"}
+
+
+def test_the_last_line_holds_the_figures() -> None:
+    options = ["--rows", "4000", "--sizes", "2000,4000", "--online-bars", "10"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.features", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    line = json.loads(done.stdout.strip().splitlines()[-1])
+    assert set(line) == NUMBERS | BY_SIZE | {"pandas_parts", "ray_pays_from_rows"}
+    assert all(math.isfinite(line[name]) and line[name] > 0 for name in NUMBERS)
+    for name in BY_SIZE:
+        assert list(line[name]) == ["2000", "4000"]
+        assert all(math.isfinite(value) and value > 0 for value in line[name].values())
+    assert line["rows"] == 4_000
+    assert line["columns"] >= 58
+    assert list(line["pandas_parts"]) == ["read", "compute", "write"]
+    assert line["speedup"] == pytest.approx(line["pandas_seconds"] / line["seconds"], rel=0.2)
+
+
+def test_where_ray_pays_is_read_off_the_line_between_two_sizes() -> None:
+    assert ray_pays_from({100: 2.0, 10_000: 10.0}, {100: 1.0, 10_000: 20.0}) == 1_000
+    assert ray_pays_from({100: 2.0, 10_000: 30.0}, {100: 1.0, 10_000: 20.0}) is None
+    assert ray_pays_from({100: 1.0, 10_000: 10.0}, {100: 2.0, 10_000: 20.0}) == 100
