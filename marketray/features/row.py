@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FeatureRow", "RowPlan"]
 
-_TAILS = (64,)
+_TAILS = (64, 760)
 """Lookbacks at which groups end; the last group holds what looks back further. More groups cost more calls
 than they save rows: on a day of bars most expressions cost little more than to be called."""
 

@@ -1,15 +1,12 @@
-"""Rolling windows whose rounding never depends on what happened before the window.
+"""Rolling windows as Polars expressions, and the few that Polars lacks as functions of arrays.
 
-A running sum that adds the new value and takes the old one away carries the rounding error of a spike
-for ever: a flat hour after a limit move then shows a volatility of 1e-10 instead of 0, and another cut
-of the same data shows another one. Here every window is the sum of two partial sums, the tail of one
-block and the head of the next (van Herk 1992, for sums instead of maxima), so only values inside the
-window enter, the cost per row does not depend on the window, and sums of equal or zero values are
-exact.
+Polars' rolling variance gives exactly 0 for a window of equal values whatever came before it. Its rolling
+mean adds the new value and takes the old one away with a compensated sum; a flat hour after a limit move
+then shows 1e-22 instead of 0. That is nothing to a feature that is linear in the mean, and decides one
+that takes a root of it or compares it with 0: those use `mean_size` and `root_mean_square`.
 
-All functions take one-dimensional float64 arrays with NaN where a value is missing; a window that
-holds a NaN, or is not full yet, is NaN. The expression functions of the same purpose wrap them for
-Polars, where missing is null.
+The functions `window_*` take one-dimensional float64 arrays with NaN where a value is missing; a window
+that holds a NaN, or is not full yet, is NaN. In expressions missing is null.
 """
 
 from __future__ import annotations
@@ -27,16 +24,15 @@ __all__ = [
     "decay_lookback",
     "deviation",
     "mean",
+    "mean_size",
+    "root_mean_square",
     "share_at_most",
     "standard_deviation",
     "weighted_sum",
     "wilder_mean",
     "window_absolute_deviation",
     "window_age_of_maximum",
-    "window_deviation",
     "window_share_at_most",
-    "window_sum",
-    "window_variance",
     "window_weighted_sum",
 ]
 
@@ -45,41 +41,6 @@ _ROWS_AT_ONCE = 8_192  # 64 KiB of values stay in the cache
 Float64Array = npt.NDArray[np.float64]
 
 _FORGOTTEN = 1e-16  # weight below which a recursive mean no longer knows its start
-
-
-def window_sum(values: Float64Array, window: int) -> Float64Array:
-    """Sum over (t - window, t], shape (n,); NaN for the first window - 1 rows."""
-    blocks = _blocks(values, window)
-    head = np.cumsum(blocks, axis=1)
-    tail = np.cumsum(blocks[:, ::-1], axis=1)[:, ::-1]
-    return _join(head, tail, len(values), window)
-
-
-def window_variance(values: Float64Array, window: int, ddof: int) -> Float64Array:
-    """Variance over (t - window, t], shape (n,); deviations are taken from a value inside the window.
-
-    The relative error is at most about 2 * window² * 2.2e-16, and a window of equal values gives
-    exactly 0.
-    """
-    blocks = _blocks(values, window)
-    reference = blocks[:, :1]
-    ahead = np.concatenate([reference[1:], np.zeros((1, 1))])
-    heads = blocks - reference
-    tails = (blocks - ahead)[:, ::-1]
-    total = _join(np.cumsum(heads, axis=1), np.cumsum(tails, axis=1)[:, ::-1], len(values), window)
-    square = _join(np.cumsum(heads**2, axis=1), np.cumsum(tails**2, axis=1)[:, ::-1], len(values), window)
-    return np.maximum(square - total**2 / window, 0.0) / (window - ddof)
-
-
-def window_deviation(values: Float64Array, window: int) -> Float64Array:
-    """Value minus the mean over (t - window, t], shape (n,), without cancellation of large numbers."""
-    blocks = _blocks(values, window)
-    reference = blocks[:, :1]
-    ahead = np.concatenate([reference[1:], np.zeros((1, 1))])
-    heads = blocks - reference
-    tails = (blocks - ahead)[:, ::-1]
-    total = _join(np.cumsum(heads, axis=1), np.cumsum(tails, axis=1)[:, ::-1], len(values), window)
-    return heads.reshape(-1)[: len(values)] - total / window
 
 
 def window_weighted_sum(values: Float64Array, weights: Float64Array) -> Float64Array:
@@ -95,7 +56,7 @@ def window_absolute_deviation(values: Float64Array, window: int) -> Float64Array
 
     The cost per row grows with the window; rows are taken a cache's length at a time.
     """
-    center = window_sum(values, window) / window
+    center = pl.Series(values).fill_nan(None).rolling_mean(window).to_numpy()
     out = np.full(len(values), np.nan)
     for start in range(window - 1, len(values), _ROWS_AT_ONCE):
         end = min(start + _ROWS_AT_ONCE, len(values))
@@ -139,18 +100,33 @@ def window_share_at_most(values: Float64Array, window: int, every: int) -> Float
 
 
 def mean(expression: pl.Expr, window: int) -> pl.Expr:
-    """Mean over the last `window` bars, the current one included."""
-    return _apply(expression, partial(window_sum, window=window)) / window
+    """Mean over the last `window` bars, the current one included; null where one of them is missing.
+
+    Its rounding is that of the largest value that ever passed, about 1e-20 of it: right for every linear
+    use, but not under a root and not to be compared with 0; see `mean_size`.
+    """
+    return expression.rolling_mean(window)
+
+
+def mean_size(expression: pl.Expr, window: int) -> pl.Expr:
+    """Mean of values that are at least 0 over the last `window` bars; exactly 0 where all of them are."""
+    return expression.rolling_mean(window).clip(lower_bound=0.0) * (expression.rolling_max(window) > 0)
+
+
+def root_mean_square(expression: pl.Expr, window: int) -> pl.Expr:
+    """Root of the mean square over the last `window` bars; exactly 0 where all values are."""
+    flat = expression.rolling_mean(window) * (expression.abs().rolling_max(window) > 0)
+    return (expression.rolling_var(window, ddof=0) + flat**2).sqrt()
 
 
 def deviation(expression: pl.Expr, window: int) -> pl.Expr:
     """Value minus its mean over the last `window` bars, the current one included."""
-    return _apply(expression, partial(window_deviation, window=window))
+    return expression - expression.rolling_mean(window)
 
 
 def standard_deviation(expression: pl.Expr, window: int, ddof: int = 1) -> pl.Expr:
-    """Standard deviation over the last `window` bars, the current one included."""
-    return _apply(expression, partial(window_variance, window=window, ddof=ddof)).sqrt()
+    """Standard deviation over the last `window` bars, the current one included; exactly 0 of equal values."""
+    return expression.rolling_std(window, ddof=ddof)
 
 
 def weighted_sum(expression: pl.Expr, weights: Float64Array) -> pl.Expr:
@@ -192,20 +168,3 @@ def _apply(expression: pl.Expr, function: partial[Float64Array]) -> pl.Expr:
         return pl.Series(series.name, function(values), nan_to_null=True)
 
     return expression.map_batches(evaluate, return_dtype=pl.Float64)
-
-
-def _blocks(values: Float64Array, window: int) -> Float64Array:
-    rows = -(-len(values) // window)
-    padded = np.zeros(rows * window)
-    padded[: len(values)] = values
-    return padded.reshape(rows, window)
-
-
-def _join(head: Float64Array, tail: Float64Array, size: int, window: int) -> Float64Array:
-    """Add to the head ending at t the tail starting at t - window + 1, where that is one block before."""
-    tail = np.ascontiguousarray(tail)
-    tail[:, :1] = 0.0  # a window that starts a block is its whole head
-    out = np.full(size, np.nan)
-    if size >= window:
-        out[window - 1 :] = head.reshape(-1)[window - 1 : size] + tail.reshape(-1)[: size - window + 1]
-    return out

@@ -13,57 +13,92 @@ from hypothesis import strategies as st
 
 from marketray.features.windows import (
     decay_lookback,
-    window_deviation,
-    window_sum,
-    window_variance,
+    deviation,
+    mean,
+    mean_size,
+    root_mean_square,
+    standard_deviation,
     window_weighted_sum,
 )
 
-SERIES = (
-    st.lists(st.floats(-1e3, 1e3, width=32), min_size=0, max_size=80)
-    .map(np.asarray)
-    .map(lambda x: x.astype(np.float64))
-)
+VALUES = st.lists(st.floats(-1e3, 1e3, width=32), min_size=0, max_size=80)
+X = pl.col("x")
 
 
-@given(SERIES, st.integers(1, 12))
-def test_sum_equals_the_exact_sum_of_the_window(values: np.ndarray, window: int) -> None:
-    got = window_sum(values, window)
-    assert len(got) == len(values)
-    assert np.isnan(got[: window - 1]).all()
+def column(values: object, expression: pl.Expr) -> np.ndarray:
+    """The expression's values over a column x; NaN where null."""
+    return pl.DataFrame({"x": np.asarray(values, np.float64)}).select(expression).to_series().to_numpy()
+
+
+@given(VALUES, st.integers(1, 12))
+def test_means_equal_the_exact_sum_of_the_window(values: list[float], window: int) -> None:
+    sizes = np.abs(values)
+    got, of_sizes, rms = (
+        column(v, e)
+        for v, e in (
+            (values, mean(X, window)),
+            (sizes, mean_size(X, window)),
+            (values, root_mean_square(X, window)),
+        )
+    )
+    largest = max(sizes, default=0.0)
+    for t in range(len(values)):
+        inside = values[max(t - window + 1, 0) : t + 1]
+        if len(inside) < window:
+            assert np.isnan([got[t], of_sizes[t], rms[t]]).all()
+            continue
+        assert got[t] == pytest.approx(math.fsum(inside) / window, abs=1e-14 * largest)
+        assert of_sizes[t] == pytest.approx(math.fsum(map(abs, inside)) / window, abs=1e-14 * largest)
+        squares = math.fsum(v * v for v in inside) / window
+        assert rms[t] == pytest.approx(math.sqrt(squares), abs=1e-13 * largest)
+        if not any(inside):
+            assert of_sizes[t] == rms[t] == 0
+
+
+@given(VALUES, st.integers(2, 12), st.integers(0, 1))
+def test_standard_deviation_equals_numpy(values: list[float], window: int, ddof: int) -> None:
+    got = column(values, standard_deviation(X, window, ddof))
     for t in range(window - 1, len(values)):
         inside = values[t - window + 1 : t + 1]
-        assert abs(got[t] - math.fsum(inside)) <= window * 2.3e-16 * np.abs(inside).sum()
-
-
-@given(SERIES, st.integers(2, 12), st.integers(0, 1))
-def test_variance_equals_pandas(values: np.ndarray, window: int, ddof: int) -> None:
-    expected = [
-        np.var(values[t - window + 1 : t + 1], ddof=ddof) if t >= window - 1 else np.nan
-        for t in range(len(values))
-    ]
-    np.testing.assert_allclose(window_variance(values, window, ddof), expected, rtol=1e-10, atol=1e-10)
+        assert got[t] == pytest.approx(np.std(inside, ddof=ddof), rel=1e-9, abs=1e-10)
+        if len(set(inside)) == 1:
+            assert got[t] == 0
 
 
 def test_a_spike_leaves_nothing_behind_in_a_flat_stretch() -> None:
-    values = np.concatenate([np.random.default_rng(1).normal(size=50), [1e9], np.zeros(60)])
-    assert (window_sum(values, 20)[71:] == 0).all()
-    assert (window_variance(values, 20, 1)[71:] == 0).all()
+    before = np.random.default_rng(1).normal(size=50)
+    values = np.concatenate([before, [1e9], np.zeros(60)])
+    assert (column(np.abs(values), mean_size(X, 20))[71:] == 0).all()
+    assert (column(values, root_mean_square(X, 20))[71:] == 0).all()
+    assert (column(values + 7.0, standard_deviation(X, 20))[71:] == 0).all()
+    assert np.abs(column(values, mean(X, 20))[71:]).max() < 1e-9 * 1e-6
 
 
-def test_variance_of_a_level_keeps_its_digits() -> None:
-    steps = np.random.default_rng(2).normal(size=2_000)
-    level = window_variance(1e8 + np.round(steps * 1024) / 1024, 20, 0)
-    np.testing.assert_allclose(
-        level[19:], window_variance(np.round(steps * 1024) / 1024, 20, 0)[19:], rtol=1e-9
-    )
+def test_a_spike_takes_no_digits_from_the_windows_after_it() -> None:
+    """A move of 8 % among half-minute noise, as a share of the usual value after it."""
+    usual = np.random.default_rng(4).normal(size=4_000) * 1e-4
+    values = np.concatenate([[0.08, -0.08], usual])
+    for expression in (
+        root_mean_square(X, 20),
+        standard_deviation(X, 20),
+        mean_size(X.abs(), 20),
+        mean(X, 20),
+    ):
+        with_spike, without = column(values, expression)[22:], column(usual, expression)[20:]
+        assert np.abs(with_spike - without).max() <= 1e-10 * 1e-4
+
+
+def test_standard_deviation_of_a_price_keeps_its_digits() -> None:
+    steps = np.round(np.random.default_rng(2).normal(size=2_000) * 1024) / 1024
+    level, around_zero = (column(v, standard_deviation(X, 20, 0))[19:] for v in (1e4 + steps, steps))
+    np.testing.assert_allclose(level, around_zero, rtol=1e-10)
 
 
 def test_deviation_is_value_minus_mean() -> None:
     values = 5_000 + np.random.default_rng(3).normal(size=500).cumsum()
     series = pd.Series(values)
     np.testing.assert_allclose(
-        window_deviation(values, 30), (series - series.rolling(30).mean()).to_numpy(), atol=1e-9
+        column(values, deviation(X, 30)), (series - series.rolling(30).mean()).to_numpy(), atol=1e-9
     )
 
 
@@ -76,11 +111,11 @@ def test_weighted_sum_weighs_the_current_value_first() -> None:
 
 
 def test_a_missing_value_empties_exactly_the_windows_that_hold_it() -> None:
-    values = np.arange(40.0)
-    values[17] = np.nan
-    empty = np.r_[0:4, 17:22]
-    for got in (window_sum(values, 5), window_variance(values, 5, 1), window_deviation(values, 5)):
-        assert np.flatnonzero(np.isnan(got)).tolist() == empty.tolist()
+    values = pl.Series("x", [float(v) if v != 17 else None for v in range(40)])
+    empty = [*range(4), *range(17, 22)]
+    for expression in (mean(X, 5), mean_size(X, 5), root_mean_square(X, 5), standard_deviation(X, 5)):
+        got = values.to_frame().select(expression).to_series()
+        assert got.is_null().arg_true().to_list() == empty
 
 
 @pytest.mark.parametrize("alpha", [1 / 14, 2 / 27, 2 / 51])

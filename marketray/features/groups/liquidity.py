@@ -8,7 +8,7 @@ import polars as pl
 
 from marketray.features.definition import Feature
 from marketray.features.groups.shared import TINY
-from marketray.features.windows import deviation, mean, standard_deviation
+from marketray.features.windows import deviation, mean, mean_size, standard_deviation
 
 __all__ = ["liquidity", "liquidity_columns"]
 
@@ -24,10 +24,10 @@ def liquidity_columns() -> dict[str, pl.Expr]:
     dollars = pl.when(traded > 0).then(size / (pl.col("close") * traded)).when(traded == 0).then(0.0)
     found = {"_return_per_value": dollars, "_depth": pl.col("bid_size") + pl.col("ask_size")}
     for n in (_SHORT, _LONG):
-        bars = mean((traded > 0).cast(pl.Float64), n)
-        squares = mean(traded**2, n)
-        found[f"_illiquidity_{n}"] = pl.when(bars > 0).then(mean(pl.col("_return_per_value"), n) / bars)
-        found[f"_impact_{n}"] = pl.when(squares > 0).then(mean(size * traded, n) / squares)
+        bars = mean_size((traded > 0).cast(pl.Float64), n)
+        squares = mean_size(traded**2, n)
+        found[f"_illiquidity_{n}"] = pl.when(bars > 0).then(mean_size(pl.col("_return_per_value"), n) / bars)
+        found[f"_impact_{n}"] = pl.when(squares > 0).then(mean_size(size * traded, n) / squares)
     return found
 
 
@@ -147,7 +147,7 @@ def _quote_position() -> Feature:
 
 def _depths() -> list[Feature]:
     bid, ask, depth = pl.col("bid_size"), pl.col("ask_size"), pl.col("_depth")
-    usual = mean(depth, 20)
+    usual = mean_size(depth, 20)
     micro = (pl.col("bid") * ask + pl.col("ask") * bid) / depth
     return [
         Feature(

@@ -7,7 +7,7 @@ import polars as pl
 
 from marketray.features.definition import Feature
 from marketray.features.groups.shared import TINY
-from marketray.features.windows import mean, standard_deviation, weighted_sum
+from marketray.features.windows import mean, mean_size, standard_deviation, weighted_sum
 
 __all__ = ["microstructure", "microstructure_columns"]
 
@@ -19,7 +19,7 @@ def microstructure_columns() -> dict[str, pl.Expr]:
     change = pl.col("_return_1")
     means = {f"_return_mean_{n}": mean(change, n) for n in (20, 60)}
     sigmas = {f"_return_sigma_{n}": standard_deviation(change, n) for n in (20, 60)}
-    sizes = {f"_return_size_{n}": mean(pl.col("_return_abs"), n) for n in (20, 60)}
+    sizes = {f"_return_size_{n}": mean_size(pl.col("_return_abs"), n) for n in (20, 60)}
     products = {f"_return_product_{n}": mean(change * change.shift(1), n) for n in (20, 60)}
     covariances = {
         f"_return_covariance_{n}": pl.col(f"_return_product_{n}")
@@ -104,7 +104,7 @@ def _spread() -> Feature:
 
 def _efficiency(window: int) -> Feature:
     close, change = pl.col("close"), pl.col("close") - pl.col("_previous_close")
-    path = mean(change.abs(), window) * window
+    path = mean_size(change.abs(), window) * window
     moved = (close - close.shift(window)).abs() / path
     return Feature(
         name=f"efficiency_ratio_{window}",

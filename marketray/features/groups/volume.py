@@ -7,7 +7,7 @@ import polars as pl
 
 from marketray.features.definition import Feature
 from marketray.features.groups.shared import TINY
-from marketray.features.windows import deviation, mean, standard_deviation, weighted_sum
+from marketray.features.windows import deviation, mean, mean_size, standard_deviation, weighted_sum
 
 __all__ = ["volume", "volume_columns"]
 
@@ -18,12 +18,12 @@ _MEANS = (5, 20, 50, 60)
 def volume_columns() -> dict[str, pl.Expr]:
     """Shared columns: means and deviations of the volume, and the volume signed by the tick rule."""
     traded = pl.col("volume")
-    means = {f"_volume_mean_{n}": mean(traded, n) for n in _MEANS}
+    means = {f"_volume_mean_{n}": mean_size(traded, n) for n in _MEANS}
     sigmas = {f"_volume_sigma_{n}": standard_deviation(traded, n) for n in (20, 60)}
     rise = pl.col("_typical").diff()
     flows = {
-        "_flow_in_14": mean(pl.when(rise > 0).then(pl.col("_traded")).otherwise(rise * 0.0), 14),
-        "_flow_out_14": mean(pl.when(rise < 0).then(pl.col("_traded")).otherwise(rise * 0.0), 14),
+        "_flow_in_14": mean_size(pl.when(rise > 0).then(pl.col("_traded")).otherwise(rise * 0.0), 14),
+        "_flow_out_14": mean_size(pl.when(rise < 0).then(pl.col("_traded")).otherwise(rise * 0.0), 14),
     }
     signed = (pl.col("close") - pl.col("_previous_close")).sign() * traded
     return {**means, **sigmas, **flows, "_signed_volume": signed, "_log_volume": traded.log()}

@@ -7,7 +7,7 @@ from functools import partial
 import polars as pl
 
 from marketray.features.definition import Feature
-from marketray.features.windows import mean
+from marketray.features.windows import mean, mean_size
 
 __all__ = ["seed_hourly"]
 
@@ -77,7 +77,7 @@ def _spread() -> list[Feature]:
 
 
 def _rsi() -> Feature:
-    gain, loss = mean(pl.col("_rise"), 14), mean(pl.col("_fall"), 14)
+    gain, loss = mean_size(pl.col("_rise"), 14), mean_size(pl.col("_fall"), 14)
     return _make(
         name="hourly_rsi",
         lookback=15,

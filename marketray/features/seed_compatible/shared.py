@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from marketray.features.windows import decay_lookback, deviation, mean, standard_deviation
+from marketray.features.windows import decay_lookback, deviation, mean, mean_size, standard_deviation
 
 __all__ = [
     "ANNUAL",
@@ -34,8 +34,8 @@ def seed_shared_columns() -> dict[str, pl.Expr]:
         "_above_mean_20": deviation(close, 20),
         "_above_mean_50": deviation(close, 50),
         "_close_std_20": standard_deviation(close, 20),
-        "_volume_mean_20": mean(traded, 20),
-        "_volume_mean_50": mean(traded, 50),
+        "_volume_mean_20": mean_size(traded, 20),
+        "_volume_mean_50": mean_size(traded, 50),
         "_vwap_20": mean(close * traded, 20) / pl.col("_volume_mean_20"),
         "_macd_equal": close.ewm_mean(span=12) - close.ewm_mean(span=26),
     }
@@ -43,7 +43,7 @@ def seed_shared_columns() -> dict[str, pl.Expr]:
 
 def simple_rsi(period: int) -> pl.Expr:
     """100 - 100 / (1 + SMA of rises / SMA of falls), as 100 G / (G + L); null where nothing moved."""
-    gain, loss = mean(pl.col("_rise"), period), mean(pl.col("_fall"), period)
+    gain, loss = mean_size(pl.col("_rise"), period), mean_size(pl.col("_fall"), period)
     return pl.when(gain + loss > 0).then(100 * gain / (gain + loss))
 
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from marketray.features.definition import Feature
 from marketray.features.seed_compatible.shared import MACD_LOOKBACK, MACD_SIGNAL_LOOKBACK, simple_rsi
-from marketray.features.windows import decay_lookback, mean, standard_deviation
+from marketray.features.windows import decay_lookback, mean, mean_size, standard_deviation
 
 __all__ = ["seed_technical"]
 
@@ -132,13 +132,13 @@ def _ranges() -> list[Feature]:
     known = pl.col("_previous_close").is_not_null()
     up = (pl.col("high") - pl.col("high").shift(1)).clip(lower_bound=0)
     down = (pl.col("low").shift(1) - pl.col("low")).clip(lower_bound=0)
-    plus, minus = mean(up, 14), mean(down, 14)
+    plus, minus = mean_size(up, 14), mean_size(down, 14)
     index = pl.when(plus + minus > 0).then(100 * (plus - minus).abs() / (plus + minus))
     return [
         _make(
             name="atr_14",
             lookback=15,
-            expression=mean(pl.when(known).then(pl.col("_true_range")), 14),
+            expression=mean_size(pl.when(known).then(pl.col("_true_range")), 14),
             formula="SMA14 of max(H - L, |H - C[-1]|, |L - C[-1]|)",
             source="seed-compatible; ATR with a simple mean instead of Wilder's",
             unit="price",

@@ -9,7 +9,7 @@ import polars as pl
 
 from marketray.features.definition import Feature
 from marketray.features.seed_compatible.shared import ANNUAL, flag
-from marketray.features.windows import decay_lookback, mean, standard_deviation
+from marketray.features.windows import decay_lookback, mean, mean_size, root_mean_square, standard_deviation
 
 __all__ = ["seed_volatility"]
 
@@ -41,19 +41,19 @@ def _range_based() -> list[Feature]:
     return [
         make(
             name="gk_vol",
-            expression=mean(garman.clip(lower_bound=0), 20).sqrt() * ANNUAL,
+            expression=mean_size(garman.clip(lower_bound=0), 20).sqrt() * ANNUAL,
             formula="sqrt(252 mean of 0.5 ln(H / L)^2 - (2 ln 2 - 1) ln(C / O)^2 over 20 bars)",
             source="seed-compatible; Garman and Klass 1980",
         ),
         make(
             name="parkinson_vol",
-            expression=(mean(span**2, 20) / (4 * math.log(2))).sqrt() * ANNUAL,
+            expression=root_mean_square(span, 20) / math.sqrt(4 * math.log(2)) * ANNUAL,
             formula="sqrt(252 mean of ln(H / L)^2 over 20 bars / (4 ln 2))",
             source="seed-compatible; Parkinson 1980",
         ),
         make(
             name="rs_vol",
-            expression=mean(pl.col("_rogers_satchell"), 20).sqrt() * ANNUAL,
+            expression=mean_size(pl.col("_rogers_satchell"), 20).sqrt() * ANNUAL,
             formula="sqrt(252 mean of ln(H / C) ln(H / O) + ln(L / C) ln(L / O) over 20 bars)",
             source="seed-compatible; Rogers and Satchell 1991",
         ),
@@ -67,7 +67,7 @@ def _yang_zhang() -> Feature:
     return _make(
         name="yz_vol",
         lookback=21,
-        expression=(gap + k * body + (1 - k) * mean(pl.col("_rogers_satchell"), 20)).sqrt() * ANNUAL,
+        expression=(gap + k * body + (1 - k) * mean_size(pl.col("_rogers_satchell"), 20)).sqrt() * ANNUAL,
         formula="sqrt(252 (var ln(O / C[-1]) + k var ln(C / O) + (1 - k) RS^2)) over 20 bars, "
         "k = 0.34 / (1.34 + 21 / 19)",
         source="seed-compatible; Yang and Zhang 2000",
