@@ -29,6 +29,7 @@ bench: .venv/test.ok  ## the measured figures, one JSON line each
 	$(BIN)/python -m benchmarks.features
 	$(BIN)/python -m benchmarks.online
 	$(BIN)/python -m benchmarks.pipeline
+	$(BIN)/python -m benchmarks.sentiment
 	$(BIN)/python -m benchmarks.tuning
 
 clean:
@@ -40,9 +41,9 @@ clean:
 	touch $@
 
 .venv/test.ok: .venv/core.ok
-	$(PIP) -e '.[test]'
+	$(PIP) -e '.[test,sentiment]'
 	touch $@
 
 .venv/dev.ok: .venv/core.ok
-	$(PIP) -e '.[test,dev]'
+	$(PIP) -e '.[test,sentiment,dev]'
 	touch $@

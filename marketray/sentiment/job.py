@@ -125,6 +125,8 @@ class Scorer:
     """The model of one scoring process, loaded when the first block comes."""
 
     def __init__(self, job: ScoringJob) -> None:
+        # Threads that spin while they wait for one another stand still on a machine with other work.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         self._job = job
 
     @cached_property

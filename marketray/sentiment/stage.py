@@ -70,8 +70,6 @@ class ScoredTexts:
         Tables as `SCORE_SCHEMA` and `REFUSED_SCHEMA`, ordered by text hash; each text is in one of them.
     passes, tokens, padded_tokens:
         Forward passes, tokens read, and tokens computed with the padding.
-    busy_seconds:
-        From the first block's start in a loaded model to the last one's end.
     """
 
     scores: pa.Table
@@ -79,7 +77,6 @@ class ScoredTexts:
     passes: int
     tokens: int
     padded_tokens: int
-    busy_seconds: float
 
 
 @dataclass(frozen=True)
@@ -205,14 +202,7 @@ def score_texts(texts: pa.Table, settings: Settings, *, on_block: OnBlock | None
         passes=sum(b["passes"] for b in blocks),
         tokens=sum(b["tokens"] for b in blocks),
         padded_tokens=sum(b["padded_tokens"] for b in blocks),
-        busy_seconds=_busy_seconds(blocks),
     )
-
-
-def _busy_seconds(blocks: list[Block]) -> float:
-    if not blocks:
-        return 0.0
-    return float(max(b["ended_at"] for b in blocks) - min(b["started_at"] for b in blocks))
 
 
 def _stored_articles(lake: Lake, settings: Settings) -> pl.DataFrame:
@@ -332,15 +322,20 @@ def _execute(parts: list[pl.DataFrame], job: ScoringJob, pool: Pool) -> Iterator
     dataset.context.op_resource_reservation_enabled = False
     try:
         for row in dataset.iter_rows():
-            if row["error"]:
-                kind: type[MarketrayError] = getattr(errors, row["error"])
-                raise kind(row["message"], hint=row["hint"] or None)
+            _raise_for_error(row)
             yield row
     except ray.exceptions.RayError as e:
         lines = str(e).strip().splitlines()
         cause = next((line for line in lines if _CAUSE.match(line)), lines[-1])
         msg = f"sentiment: a process failed: {cause}"
         raise ClusterError(msg, hint="the Ray dashboard and --debug show its whole error") from e
+
+
+def _raise_for_error(row: Block) -> None:
+    """Raise what a process raised on purpose, as what it was."""
+    if row["error"]:
+        kind: type[MarketrayError] = getattr(errors, row["error"])
+        raise kind(row["message"], hint=row["hint"] or None)
 
 
 def _write_manifest(lake: Lake, instrument: str, result: SentimentResult, refused: pl.DataFrame) -> None:
