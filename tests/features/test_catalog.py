@@ -40,17 +40,19 @@ def test_every_definition_is_complete() -> None:
 
 def test_the_halo_comes_from_the_longest_lookback() -> None:
     assert ALL.lookback == max(f.lookback for f in ALL.features) == 1_440
-    assert build_catalog(FeatureSettings(groups=("returns",)), PRICES).lookback == 241
+    assert build_catalog(FeatureSettings(groups=("returns",)), PRICES).lookback == 361
     assert build_catalog(FeatureSettings(), PRICES, interval_minutes=60)["return_since_open"].lookback == 24
 
 
 def test_features_without_their_inputs_are_dropped_by_name(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="marketray"):
         catalog = build_catalog(FeatureSettings(), PRICES)
-    volume = ("volume_ratio_20", "volume_zscore_20", "volume_zscore_60", "vwap_distance_20")
-    others = ("spread_relative", "vwap_distance_session", "volume_rank", "news_avg_sentiment_60m")
-    assert {*volume, *others} <= set(catalog.dropped)
-    assert not {name for name in catalog.names if "volume" in name or "news" in name}
+    full = build_catalog(FeatureSettings(), (*COLUMNS, "bid_size", "ask_size", "news"))
+    assert catalog.dropped == (*(f.name for f in full.features if f.inputs), "volume_rank")
+    assert {"volume_ratio_20", "mfi_14", "high_volume", "vwap_distance_session"} <= set(catalog.dropped)
+    assert {"spread_relative", "quote_position", "depth_imbalance"} <= set(catalog.dropped)
+    assert "news_avg_sentiment_60m" in catalog.dropped
+    assert "market_stress" in catalog.names
     assert "volume_zscore_60" in caplog.text
     assert set(catalog.columns) == set(PRICES)
     with_quotes = build_catalog(FeatureSettings(), (*PRICES, "bid", "ask"))
