@@ -1,12 +1,16 @@
-"""Oscillators: RSI, MACD, stochastic, Bollinger bands."""
+"""Momentum: strength of the recent rises against the falls, MACD, moves in units of the range.
+
+The oscillators of the same group, which place the close in its recent range, are in `oscillators`.
+"""
 
 from __future__ import annotations
 
 import polars as pl
 
 from marketray.features.definition import Feature
+from marketray.features.groups.oscillators import oscillators
 from marketray.features.groups.shared import TINY
-from marketray.features.windows import decay_lookback, deviation, mean, standard_deviation
+from marketray.features.windows import decay_lookback, mean
 
 __all__ = ["momentum", "momentum_columns"]
 
@@ -15,20 +19,45 @@ _MACD_LOOKBACK = decay_lookback(2 / 27)
 
 
 def momentum() -> list[Feature]:
-    """All oscillators."""
-    return [_rsi(), *_macd(), *_stochastic(), *_bollinger()]
+    """All features of the group."""
+    return [
+        *(_rsi(n) for n in (9, 14, 21)),
+        *(_simple_rsi(n) for n in (14, 20)),
+        *_macd(),
+        *oscillators(),
+        _rate_of_change(12),
+        *(_move_in_ranges(n) for n in (3, 5, 10, 20)),
+    ]
 
 
-def _rsi() -> Feature:
-    gain, loss = pl.col("_gain_14"), pl.col("_loss_14")
+def _rsi(period: int) -> Feature:
+    gain, loss = pl.col(f"_gain_{period}"), pl.col(f"_loss_{period}")
     moved = gain + loss > TINY * pl.col("close")
     return Feature(
-        name="rsi_14",
+        name=f"rsi_{period}",
         group=_GROUP,
-        lookback=decay_lookback(1 / 14) + 1,
+        lookback=decay_lookback(1 / period) + 1,
         expression=pl.when(moved).then(100 * gain / (gain + loss)).otherwise(50.0),
-        formula="100 * G / (G + L), Wilder means over 14 bars of rises and falls; 50 where G + L <= 1e-9 C",
-        source="Wilder 1978; TA-Lib RSI(14)",
+        formula=f"100 * G / (G + L), Wilder means over {period} bars of rises and falls; "
+        "50 where G + L <= 1e-9 C",
+        source=f"Wilder 1978; TA-Lib RSI({period})",
+        unit="index 0-100",
+    )
+
+
+def _simple_rsi(period: int) -> Feature:
+    """Rises minus falls are the whole move and their sum is the path, so that one window is enough."""
+    move = pl.col("close") - pl.col("close").shift(period)
+    path = period * mean(pl.col("_change").abs(), period)
+    moved = path > TINY * pl.col("close")
+    return Feature(
+        name=f"rsi_simple_{period}",
+        group=_GROUP,
+        lookback=period + 1,
+        expression=pl.when(moved).then(50 * (1 + move / path)).otherwise(50.0),
+        formula=f"100 * G / (G + L), simple means over {period} bars of rises and falls; "
+        "50 where their sum is <= 1e-9 C",
+        source="Cutler's variant of Wilder 1978",
         unit="index 0-100",
     )
 
@@ -66,64 +95,35 @@ def _macd() -> list[Feature]:
     ]
 
 
-def _stochastic() -> list[Feature]:
-    low, high = pl.col("low").rolling_min(14), pl.col("high").rolling_max(14)
-    inside = pl.when(high > low).then(100 * (pl.col("close") - low) / (high - low))
-    source = "Lane 1984; TA-Lib STOCHF(14, 3, SMA)"
-    return [
-        Feature(
-            name="stochastic_k_14",
-            group=_GROUP,
-            lookback=14,
-            expression=inside.otherwise(pl.when(high == low).then(50.0)),
-            formula="100 * (C - min L) / (max H - min L) over 14 bars; 50 where the range is 0",
-            source=source,
-            unit="index 0-100",
-            exact=True,
-        ),
-        Feature(
-            name="stochastic_d_14",
-            group=_GROUP,
-            lookback=16,
-            expression=mean(pl.col("stochastic_k_14"), 3),
-            formula="SMA3(stochastic_k_14)",
-            source=source,
-            unit="index 0-100",
-        ),
-    ]
+def _rate_of_change(span: int) -> Feature:
+    close = pl.col("close")
+    return Feature(
+        name=f"roc_{span}",
+        group=_GROUP,
+        lookback=span + 1,
+        expression=close / close.shift(span) - 1,
+        formula=f"C[t] / C[t-{span}] - 1",
+        source=f"TA-Lib ROC({span}) / 100",
+        exact=True,
+    )
 
 
-def _bollinger() -> list[Feature]:
-    close, sigma = pl.col("close"), pl.col("_close_sigma_20")
-    source = "Bollinger 2001; TA-Lib BBANDS(20, 2, 2, SMA), population standard deviation"
-    return [
-        Feature(
-            name="bollinger_width_20",
-            group=_GROUP,
-            lookback=20,
-            expression=4 * sigma / mean(close, 20),
-            formula="(upper - lower) / SMA20, bands SMA20 +/- 2 sigma20",
-            source=source,
-        ),
-        Feature(
-            name="bollinger_position_20",
-            group=_GROUP,
-            lookback=20,
-            expression=pl.when(sigma > 0)
-            .then(deviation(close, 20) / (4 * sigma) + 0.5)
-            .when(sigma == 0)
-            .then(0.5),
-            formula="(C - lower) / (upper - lower); 0.5 where sigma20 is 0",
-            source=source,
-            unit="share of the band",
-        ),
-    ]
+def _move_in_ranges(span: int) -> Feature:
+    close, spread = pl.col("close"), pl.col("_mean_range_14")
+    return Feature(
+        name=f"momentum_atr_{span}",
+        group=_GROUP,
+        lookback=decay_lookback(1 / 14) + 1,
+        expression=pl.when(spread > TINY * close)
+        .then((close - close.shift(span)) / spread)
+        .when(spread <= TINY * close)
+        .then(0.0),
+        formula=f"(C[t] - C[t-{span}]) / ATR14; 0 where ATR14 <= 1e-9 C",
+        source=f"TA-Lib MOM({span}) / ATR(14)",
+        unit="average true ranges",
+    )
 
 
 def momentum_columns() -> dict[str, pl.Expr]:
     """Shared columns of this group."""
-    close = pl.col("close")
-    return {
-        "_macd_price": close.ewm_mean(span=12, adjust=False) - close.ewm_mean(span=26, adjust=False),
-        "_close_sigma_20": standard_deviation(close, 20, ddof=0),
-    }
+    return {"_macd_price": pl.col("_ema_12") - pl.col("_ema_26")}

@@ -1,4 +1,4 @@
-"""Trailing simple returns, and the one-bar returns of the last hour for autoregression."""
+"""Trailing returns, and the one-bar returns of the last hour for autoregression."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from marketray.features.definition import Feature
 
 __all__ = ["lags", "returns"]
 
-_SPANS = (1, 2, 3, 5, 10, 15, 20, 30, 60, 90, 120, 240)
+_SPANS = (1, 2, 3, 5, 10, 15, 20, 30, 60, 90, 120, 150, 180, 210, 240, 270, 360)
 _LAGS = 60
 
 
 def returns() -> list[Feature]:
-    """Simple returns over the last n bars."""
+    """Simple returns over the last n bars, and the log return of the last one."""
     close = pl.col("close")
-    return [
+    simple = [
         Feature(
             name=f"return_{n}",
             group="returns",
@@ -27,6 +27,16 @@ def returns() -> list[Feature]:
         )
         for n in _SPANS
     ]
+    log = Feature(
+        name="log_return_1",
+        group="returns",
+        lookback=2,
+        expression=pl.col("_log_return"),
+        formula="ln(C[t] / C[t-1])",
+        source="log return",
+        unit="log return",
+    )
+    return [*simple, log]
 
 
 def lags() -> list[Feature]:

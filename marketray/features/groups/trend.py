@@ -1,12 +1,16 @@
-"""Distances from moving averages, directional movement, place in the recent range."""
+"""Distances from moving averages and between them, directional movement.
+
+The place in the recent range and the fitted line, of the same group, are in `channels`.
+"""
 
 from __future__ import annotations
 
 import polars as pl
 
 from marketray.features.definition import Feature
-from marketray.features.groups.shared import TINY
-from marketray.features.windows import decay_lookback, mean, wilder_mean
+from marketray.features.groups.channels import channels
+from marketray.features.groups.shared import EMA_SPANS, SMA_SPANS, TINY
+from marketray.features.windows import decay_lookback, standard_deviation, wilder_mean
 
 __all__ = ["trend"]
 
@@ -16,7 +20,7 @@ _WILDER = decay_lookback(1 / 14)
 
 def trend() -> list[Feature]:
     """All trend features."""
-    return [*_distances(), *_directional(), _range_position(60)]
+    return [*_distances(), *_crosses(), _zscore(50), *_directional(), *channels()]
 
 
 def _distances() -> list[Feature]:
@@ -26,24 +30,64 @@ def _distances() -> list[Feature]:
             name=f"sma_distance_{n}",
             group=_GROUP,
             lookback=n,
-            expression=close / mean(close, n) - 1,
+            expression=close / pl.col(f"_sma_{n}") - 1,
             formula=f"C / SMA{n}(C) - 1",
             source="TA-Lib SMA",
         )
-        for n in (10, 20, 50)
+        for n in SMA_SPANS
     ]
     exponential = [
         Feature(
             name=f"ema_distance_{n}",
             group=_GROUP,
             lookback=decay_lookback(2 / (n + 1)),
-            expression=close / close.ewm_mean(span=n, adjust=False) - 1,
+            expression=close / pl.col(f"_ema_{n}") - 1,
             formula=f"C / EMA{n}(C) - 1, weight 2 / {n + 1}",
             source="TA-Lib EMA",
         )
-        for n in (10, 20, 50)
+        for n in EMA_SPANS
     ]
     return simple + exponential
+
+
+def _crosses() -> list[Feature]:
+    crosses = [
+        Feature(
+            name=f"sma_cross_{short}_{long}",
+            group=_GROUP,
+            lookback=long,
+            expression=pl.col(f"_sma_{short}") / pl.col(f"_sma_{long}") - 1,
+            formula=f"SMA{short}(C) / SMA{long}(C) - 1",
+            source="moving-average crossover; TA-Lib SMA",
+        )
+        for short, long in ((5, 20), (20, 50))
+    ]
+    rising = Feature(
+        name="is_uptrend",
+        group=_GROUP,
+        lookback=50,
+        expression=(pl.col("sma_cross_20_50") > TINY).cast(pl.Float64),
+        formula="1 where SMA20(C) > SMA50(C) by more than 1e-9 of it, else 0",
+        source="moving-average crossover",
+        unit="0 or 1",
+    )
+    return [*crosses, rising]
+
+
+def _zscore(window: int) -> Feature:
+    sigma = standard_deviation(pl.col("close"), window)
+    return Feature(
+        name=f"zscore_{window}",
+        group=_GROUP,
+        lookback=window,
+        expression=pl.when(sigma > 0)
+        .then(pl.col(f"_close_deviation_{window}") / sigma)
+        .when(sigma == 0)
+        .then(0.0),
+        formula=f"(C - SMA{window}(C)) / sd of C over {window} bars; 0 where sd is 0",
+        source="standard score",
+        unit="standard deviations",
+    )
 
 
 def _directional() -> list[Feature]:
@@ -73,21 +117,19 @@ def _directional() -> list[Feature]:
             source=source,
             unit="index -100-100",
         ),
+        *(
+            Feature(
+                name=f"{name}_di_14",
+                group=_GROUP,
+                lookback=_WILDER + 1,
+                expression=pl.when(spread > TINY * close)
+                .then(100 * moved / spread)
+                .when(spread <= TINY * close)
+                .then(0.0),
+                formula=f"DI{sign} = 100 DM{sign} / TR, Wilder means over 14; 0 where TR <= 1e-9 C",
+                source=source,
+                unit="index 0-100",
+            )
+            for name, sign, moved in (("plus", "+", plus), ("minus", "-", minus))
+        ),
     ]
-
-
-def _range_position(window: int) -> Feature:
-    low, high = pl.col("low").rolling_min(window), pl.col("high").rolling_max(window)
-    return Feature(
-        name=f"range_position_{window}",
-        group=_GROUP,
-        lookback=window,
-        expression=pl.when(high > low)
-        .then((pl.col("close") - low) / (high - low))
-        .when(high == low)
-        .then(0.5),
-        formula=f"(C - min L) / (max H - min L) over {window} bars; 0.5 where the range is 0",
-        source="Donchian channel",
-        unit="share of the range",
-        exact=True,
-    )

@@ -1,4 +1,4 @@
-"""Volatility per bar, as standard deviations of log returns; never annualised."""
+"""Volatility per bar, as standard deviations of log returns unless said otherwise; never annualised."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ _UNIT = "log return per bar"
 
 def volatility() -> list[Feature]:
     """All volatility features."""
-    return [*_close_to_close(), *_range_based(), _yang_zhang(20), *_ranges()]
+    return [
+        *_close_to_close(),
+        *_return_deviations(),
+        *_semideviations(20),
+        *_jumps(60),
+        *_range_based(),
+        _yang_zhang(20),
+        *_ranges(),
+    ]
 
 
 def _close_to_close() -> list[Feature]:
@@ -32,7 +40,7 @@ def _close_to_close() -> list[Feature]:
             source="Andersen and Bollerslev 1998",
             unit=_UNIT,
         )
-        for n in (10, 20, 60)
+        for n in (5, 10, 20, 60, 120)
     ]
     short, long = pl.col("realized_volatility_10"), pl.col("realized_volatility_60")
     return [
@@ -58,18 +66,112 @@ def _close_to_close() -> list[Feature]:
     ]
 
 
+def _return_deviations() -> list[Feature]:
+    """Standard deviations of simple returns, their ratio, and how much the shorter one varies."""
+    unit = "fraction per bar"
+    deviations = [
+        Feature(
+            name=f"return_sd_{n}",
+            group=_GROUP,
+            lookback=n + 1,
+            expression=standard_deviation(pl.col("_return_1"), n),
+            formula=f"sample standard deviation of C / C[-1] - 1 over {n} bars",
+            source="historical volatility",
+            unit=unit,
+        )
+        for n in (20, 50)
+    ]
+    short, long = pl.col("return_sd_20"), pl.col("return_sd_50")
+    return [
+        *deviations,
+        Feature(
+            name="volatility_ratio_20_50",
+            group=_GROUP,
+            lookback=51,
+            expression=pl.when(long > 0).then(short / long).when(long == 0).then(1.0),
+            formula="return_sd_20 / return_sd_50; 1 where the latter is 0",
+            source="volatility regime, causal",
+            unit="ratio",
+        ),
+        Feature(
+            name="volatility_of_volatility_20",
+            group=_GROUP,
+            lookback=40,
+            expression=standard_deviation(short, 20),
+            formula="sample standard deviation of return_sd_20 over 20 bars",
+            source="volatility of volatility",
+            unit=unit,
+        ),
+    ]
+
+
+def _semideviations(window: int) -> list[Feature]:
+    change = pl.col("_log_return")
+    halves = {"down": change.clip(upper_bound=0), "up": change.clip(lower_bound=0)}
+    return [
+        Feature(
+            name=f"{side}_volatility_{window}",
+            group=_GROUP,
+            lookback=window + 1,
+            expression=mean(half**2, window).sqrt(),
+            formula=f"sqrt(mean of {bound}(ln(C / C[-1]), 0)^2 over {window} bars)",
+            source="Barndorff-Nielsen, Kinnebrock and Shephard 2010, realised semivariance",
+            unit=_UNIT,
+        )
+        for (side, half), bound in zip(halves.items(), ("min", "max"), strict=True)
+    ]
+
+
+def _jumps(window: int) -> list[Feature]:
+    """Bipower variation takes no account of single jumps; what it lacks of the variance is theirs.
+
+    A window of n returns has n - 1 products of neighbours; both variances are means per bar.
+    """
+    size = pl.col("_log_return").abs()
+    products = mean(size * size.shift(1), window - 1)
+    smooth, total = pl.col(f"bipower_volatility_{window}"), pl.col(f"realized_volatility_{window}")
+    source = "Barndorff-Nielsen and Shephard 2004"
+    return [
+        Feature(
+            name=f"bipower_volatility_{window}",
+            group=_GROUP,
+            lookback=window + 1,
+            expression=(math.pi / 2 * products).sqrt(),
+            formula=f"sqrt(pi / 2 * mean of |r r[-1]|), r = ln(C / C[-1]), {window - 1} products",
+            source=source,
+            unit=_UNIT,
+        ),
+        Feature(
+            name=f"jump_share_{window}",
+            group=_GROUP,
+            lookback=window + 1,
+            expression=pl.when(total > 0)
+            .then((1 - (smooth / total) ** 2).clip(lower_bound=0))
+            .when(total == 0)
+            .then(0.0),
+            formula=f"max(0, 1 - bipower_volatility_{window}^2 / realized_volatility_{window}^2); "
+            "0 where the latter is 0",
+            source=source,
+            unit="share of the variance",
+        ),
+    ]
+
+
 def _range_based() -> list[Feature]:
     span, body = pl.col("_log_range"), pl.col("_log_body")
     garman = 0.5 * span**2 - (2 * math.log(2) - 1) * body**2
     return [
-        Feature(
-            name="parkinson_volatility_20",
-            group=_GROUP,
-            lookback=20,
-            expression=(mean(span**2, 20) / (4 * math.log(2))).sqrt(),
-            formula="sqrt(mean of ln(H / L)^2 over 20 bars / (4 ln 2))",
-            source="Parkinson 1980",
-            unit=_UNIT,
+        *(
+            Feature(
+                name=f"parkinson_volatility_{n}",
+                group=_GROUP,
+                lookback=n,
+                expression=(mean(span**2, n) / (4 * math.log(2))).sqrt(),
+                formula=f"sqrt(mean of ln(H / L)^2 over {n} bars / (4 ln 2))",
+                source="Parkinson 1980",
+                unit=_UNIT,
+            )
+            for n in (20, 60)
         ),
         Feature(
             name="garman_klass_volatility_20",
@@ -128,5 +230,13 @@ def _ranges() -> list[Feature]:
             formula="(H - L) / C",
             source="bar range",
             exact=True,
+        ),
+        Feature(
+            name="range_mean_20",
+            group=_GROUP,
+            lookback=20,
+            expression=mean(pl.col("range_1"), 20),
+            formula="mean of (H - L) / C over 20 bars",
+            source="bar range",
         ),
     ]
