@@ -40,7 +40,7 @@ def test_every_definition_is_complete() -> None:
 
 def test_the_halo_comes_from_the_longest_lookback() -> None:
     assert ALL.lookback == max(f.lookback for f in ALL.features) == 1_440
-    assert build_catalog(FeatureSettings(groups=("returns",)), PRICES).lookback == 241
+    assert build_catalog(FeatureSettings(groups=("returns",)), PRICES).lookback == 361
     assert build_catalog(FeatureSettings(), PRICES, interval_minutes=60)["return_since_open"].lookback == 24
 
 
