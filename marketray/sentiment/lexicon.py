@@ -27,7 +27,7 @@ NEUTRAL_BELOW = 0.05
 """Scores closer to 0 than this are neutral: the threshold that VADER's authors publish."""
 
 
-def lexicon_scores(texts: Sequence[str]) -> npt.NDArray[np.float64]:
+def lexicon_scores(texts: Sequence[str | None]) -> npt.NDArray[np.float64]:
     """VADER's compound score of each text, in [-1, 1], shape (len(texts),).
 
     The sum s of the valences of the words found, after rules for negation and emphasis, as
@@ -39,8 +39,8 @@ def lexicon_scores(texts: Sequence[str]) -> npt.NDArray[np.float64]:
         A text is missing.
     """
     for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            msg = f"texts[{i}]: got {text!r}; required: a string"
+        if text is None:
+            msg = f"texts[{i}]: got None; required: a string"
             raise DataError(msg, hint="drop articles without a text before they are scored")
     polarity = _analyzer().polarity_scores
     return np.array([polarity(text)["compound"] for text in texts], dtype=np.float64)

@@ -35,4 +35,4 @@ def test_no_texts_give_no_scores() -> None:
 
 def test_a_missing_text_is_refused() -> None:
     with pytest.raises(DataError, match=r"texts\[1\]: got None; required: a string"):
-        lexicon_scores(["Shares gain", None])  # type: ignore[list-item]
+        lexicon_scores(["Shares gain", None])
