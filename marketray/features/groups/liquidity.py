@@ -19,13 +19,19 @@ _DEPTH = ("bid_size", "ask_size")
 
 
 def liquidity_columns() -> dict[str, pl.Expr]:
-    """Shared columns: illiquidity and price impact of short and long windows, and the depth."""
+    """Shared columns: illiquidity and price impact of short and long windows, moments of spread and depth."""
     traded, size = pl.col("volume"), pl.col("_return_abs")
     dollars = pl.when(traded > 0).then(size / (pl.col("close") * traded)).when(traded == 0).then(0.0)
-    found = {"_return_per_value": dollars, "_depth": pl.col("bid_size") + pl.col("ask_size")}
+    found = {
+        "_return_per_value": dollars,
+        "_spread_sigma_60": standard_deviation(pl.col("spread_relative"), 60),
+        "_depth": pl.col("bid_size") + pl.col("ask_size"),
+        "_depth_mean_20": mean(pl.col("_depth"), 20),
+    }
     for n in (_SHORT, _LONG):
-        bars = mean_size((traded > 0).cast(pl.Float64), n)
-        squares = mean_size(traded**2, n)
+        bars, squares = pl.col(f"_traded_share_{n}"), pl.col(f"_volume_square_{n}")
+        found[f"_traded_share_{n}"] = mean_size((traded > 0).cast(pl.Float64), n)
+        found[f"_volume_square_{n}"] = mean_size(traded**2, n)
         found[f"_illiquidity_{n}"] = pl.when(bars > 0).then(mean_size(pl.col("_return_per_value"), n) / bars)
         found[f"_impact_{n}"] = pl.when(squares > 0).then(mean_size(size * traded, n) / squares)
     return found
@@ -103,8 +109,7 @@ def _price_per_volume() -> list[Feature]:
 
 
 def _spreads() -> list[Feature]:
-    spread = pl.col("spread_relative")
-    sigma = standard_deviation(spread, 60)
+    spread, sigma = pl.col("spread_relative"), pl.col("_spread_sigma_60")
     score = pl.when(sigma > 0).then(deviation(spread, 60) / sigma).when(sigma == 0).then(0.0)
     source = "quoted spread"
     return [
@@ -147,7 +152,7 @@ def _quote_position() -> Feature:
 
 def _depths() -> list[Feature]:
     bid, ask, depth = pl.col("bid_size"), pl.col("ask_size"), pl.col("_depth")
-    usual = mean_size(depth, 20)
+    usual = pl.col("_depth_mean_20")
     micro = (pl.col("bid") * ask + pl.col("ask") * bid) / depth
     return [
         Feature(

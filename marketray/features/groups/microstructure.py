@@ -15,7 +15,7 @@ _GROUP = "microstructure"
 
 
 def microstructure_columns() -> dict[str, pl.Expr]:
-    """Shared columns: mean, sd and mean size of one-bar returns, and their products with the one before."""
+    """Shared columns: moments of returns and of their products with the return before, path lengths."""
     change = pl.col("_return_1")
     means = {f"_return_mean_{n}": mean(change, n) for n in (20, 60)}
     sigmas = {f"_return_sigma_{n}": standard_deviation(change, n) for n in (20, 60)}
@@ -26,8 +26,13 @@ def microstructure_columns() -> dict[str, pl.Expr]:
         - pl.col(f"_return_mean_{n}") * pl.col(f"_return_mean_{n}").shift(1)
         for n in (20, 60)
     }
-    five = {"_log_return_5": (pl.col("close") / pl.col("close").shift(5)).log()}
-    return {"_return_abs": change.abs(), **means, **sigmas, **sizes, **products, **covariances, **five}
+    others = {
+        "_return_abs": change.abs(),
+        "_log_return_5": (pl.col("close") / pl.col("close").shift(5)).log(),
+        "_log_variance_60": standard_deviation(pl.col("_log_return"), 60) ** 2,
+        "_path_20": mean_size((pl.col("close") - pl.col("_previous_close")).abs(), 20) * 20,
+    }
+    return {**means, **sigmas, **sizes, **products, **covariances, **others}
 
 
 def microstructure() -> list[Feature]:
@@ -103,8 +108,7 @@ def _spread() -> Feature:
 
 
 def _efficiency(window: int) -> Feature:
-    close, change = pl.col("close"), pl.col("close") - pl.col("_previous_close")
-    path = mean_size(change.abs(), window) * window
+    close, path = pl.col("close"), pl.col(f"_path_{window}")
     moved = (close - close.shift(window)).abs() / path
     return Feature(
         name=f"efficiency_ratio_{window}",
@@ -139,7 +143,7 @@ def _variance_ratio(q: int, window: int) -> Feature:
     scale = q * count * (1 - q / window)
     drift = mean(long, count) - q * mean(one, window)
     spread = (count - 1) * standard_deviation(long, count) ** 2 + count * drift**2
-    single = standard_deviation(one, window) ** 2
+    single = pl.col(f"_log_variance_{window}")
     flat = TINY * pl.col(f"_return_size_{window}") ** 2
     return Feature(
         name=f"variance_ratio_{q}_{window}",
