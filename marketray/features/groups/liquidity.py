@@ -26,7 +26,7 @@ def liquidity_columns() -> dict[str, pl.Expr]:
         "_return_per_value": dollars,
         "_spread_sigma_60": standard_deviation(pl.col("spread_relative"), 60),
         "_depth": pl.col("bid_size") + pl.col("ask_size"),
-        "_depth_mean_20": mean(pl.col("_depth"), 20),
+        "_depth_mean_20": mean_size(pl.col("_depth"), 20),
     }
     for n in (_SHORT, _LONG):
         bars, squares = pl.col(f"_traded_share_{n}"), pl.col(f"_volume_square_{n}")
