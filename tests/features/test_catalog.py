@@ -47,8 +47,11 @@ def test_the_halo_comes_from_the_longest_lookback() -> None:
 def test_features_without_their_inputs_are_dropped_by_name(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="marketray"):
         catalog = build_catalog(FeatureSettings(), PRICES)
-    volume = ("volume_ratio_20", "volume_zscore_20", "volume_zscore_60", "vwap_distance_20")
-    assert catalog.dropped == (*volume, "spread_relative", "vwap_distance_session")
+    full = build_catalog(FeatureSettings(), (*COLUMNS, "bid_size", "ask_size"))
+    assert catalog.dropped == tuple(f.name for f in full.features if f.inputs)
+    assert {"volume_ratio_20", "mfi_14", "high_volume", "vwap_distance_session"} <= set(catalog.dropped)
+    assert {"spread_relative", "quote_position", "depth_imbalance"} <= set(catalog.dropped)
+    assert "market_stress" in catalog.names
     assert "volume_zscore_60" in caplog.text
     assert set(catalog.columns) == set(PRICES)
     with_quotes = build_catalog(FeatureSettings(), (*PRICES, "bid", "ask"))
