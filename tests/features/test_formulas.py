@@ -11,6 +11,7 @@ import pytest
 import talib
 
 from marketray.features.catalog import build_catalog
+from marketray.features.groups.news import news
 from marketray.features.kernel import compute
 from marketray.settings import FeatureSettings
 from tests.features import (
@@ -189,6 +190,7 @@ def test_every_feature_has_an_oracle() -> None:
     elsewhere = {"minutes_since_open", "minutes_to_close"}  # test_kernel, on days known by heart
     for formulas in ELSEWHERE:
         elsewhere |= set(formulas.FORMULAS)
+    elsewhere |= {f.name for f in news(0.2, 0.3)}  # tests/sentiment/test_signals and test_news
     assert {*CATALOG.names, *CATALOG.dropped} == set(TALIB) | set(FORMULAS) | elsewhere
 
 

@@ -110,7 +110,8 @@ def test_the_lookback_of_the_session_is_a_day_of_bars() -> None:
     assert catalog_of(1440).group("session") == ("minutes_since_previous_bar",)
     assert set(found[60]) - set(found[1440]) == {
         "minutes_since_open", "minutes_to_close", "hour_sin", "hour_cos", "return_since_open",
-        "vwap_distance_session",
+        "vwap_distance_session", "session_progress", "is_session_open_30", "is_session_close_30",
+        "return_from_session_high", "return_from_session_low", "session_range_position",
     }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ _GROUP = "liquidity"
 _SHORT, _LONG = 20, 240
 _QUOTES = ("bid", "ask")
 _DEPTH = ("bid_size", "ask_size")
+_NOISE = 1e-6  # of the squared mean return: a smaller covariance has no root worth its rounding
 
 
 def liquidity_columns() -> dict[str, pl.Expr]:
@@ -44,13 +45,14 @@ def liquidity() -> list[Feature]:
 
 def _roll(window: int) -> Feature:
     covariance, size = pl.col(f"_return_covariance_{window}"), pl.col(f"_return_size_{window}")
-    reversal = -covariance > TINY * size**2
+    reversal = -covariance > _NOISE * size**2
     return Feature(
         name=f"roll_spread_{window}",
         group=_GROUP,
         lookback=window + 2,
         expression=pl.when(reversal).then(2 * (-covariance).sqrt()).when(~reversal).then(0.0),
-        formula=f"2 sqrt(-cov(r, r[-1])) over {window} pairs, r = C / C[-1] - 1; 0 where cov >= 0",
+        formula=f"2 sqrt(-cov(r, r[-1])) over {window} pairs, r = C / C[-1] - 1; "
+        "0 where -cov <= 1e-6 of the squared mean of |r|",
         source="Roll 1984",
     )
 
@@ -110,7 +112,8 @@ def _price_per_volume() -> list[Feature]:
 
 def _spreads() -> list[Feature]:
     spread, sigma = pl.col("spread_relative"), pl.col("_spread_sigma_60")
-    score = pl.when(sigma > 0).then(deviation(spread, 60) / sigma).when(sigma == 0).then(0.0)
+    flat = TINY * mean(spread, 60)
+    score = pl.when(sigma > flat).then(deviation(spread, 60) / sigma).when(sigma <= flat).then(0.0)
     source = "quoted spread"
     return [
         Feature(
@@ -127,7 +130,7 @@ def _spreads() -> list[Feature]:
             _GROUP,
             60,
             score,
-            "(spread_relative - mean) / sd over 60 bars; 0 where sd is 0",
+            "(spread_relative - mean) / sd over 60 bars; 0 where sd <= 1e-9 of the mean",
             source,
             "standard deviations",
             inputs=_QUOTES,
