@@ -45,7 +45,7 @@ def liquidity() -> list[Feature]:
 
 def _roll(window: int) -> Feature:
     covariance, size = pl.col(f"_return_covariance_{window}"), pl.col(f"_return_size_{window}")
-    reversal = -covariance > _NOISE * size**2
+    reversal = -covariance > _NOISE * size**2 + TINY**2
     return Feature(
         name=f"roll_spread_{window}",
         group=_GROUP,
