@@ -149,7 +149,7 @@ def agreement(dtype: str, device: str) -> dict[str, Any]:
         return {"agreement": None, "max_dp": None}
     checkpoint = find_checkpoint("finbert-mini", None, Path("/"))
     r = np.random.default_rng(1)
-    titles, bodies = write_articles(r, r.choice(np.array([-1, 0, 1], np.int8), AGREEMENT_TEXTS))
+    titles, bodies = write_articles(r, r.choice(np.array([-1, 0, 1], np.int8), 2 * AGREEMENT_TEXTS))
     texts = sorted({*titles, *bodies})[:AGREEMENT_TEXTS]
     tokenizer, pad = export_tokenizer(checkpoint, 128)
     tokens = Tokens.from_arrow(tokenize(tokenizer, texts))

@@ -86,17 +86,12 @@ def window_share_at_most(values: Float64Array, window: int, every: int) -> Float
 
     `window` is a multiple of `every`; rows are taken a cache's length at a time.
     """
-    out = np.full(len(values), np.nan)
-    gap = np.isnan(values)
+    count = np.zeros(len(values))
     for start in range(window - 1, len(values), _ROWS_AT_ONCE):
         end = min(start + _ROWS_AT_ONCE, len(values))
-        count = np.zeros(end - start, dtype=np.int16)
-        missing = gap[start:end].copy()
         for k in range(0, window, every):
-            count += values[start - k : end - k] <= values[start:end]
-            missing |= gap[start - k : end - k]
-        out[start:end] = np.where(missing, np.nan, count / (window // every))
-    return out
+            count[start:end] += values[start - k : end - k] <= values[start:end]
+    return np.where(np.isnan(window_sum(values, window)), np.nan, count / (window // every))
 
 
 def mean(expression: pl.Expr, window: int) -> pl.Expr:
