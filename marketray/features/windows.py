@@ -91,7 +91,8 @@ def window_share_at_most(values: Float64Array, window: int, every: int) -> Float
         end = min(start + _ROWS_AT_ONCE, len(values))
         for k in range(0, window, every):
             count[start:end] += values[start - k : end - k] <= values[start:end]
-    return np.where(np.isnan(window_sum(values, window)), np.nan, count / (window // every))
+    missing = pl.Series(values, nan_to_null=True).rolling_min(window).is_null().to_numpy()
+    return np.where(missing, np.nan, count / (window // every))
 
 
 def mean(expression: pl.Expr, window: int) -> pl.Expr:
