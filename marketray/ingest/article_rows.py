@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 __all__ = ["KEYS", "judge_articles", "with_keys"]
 
 KEYS = ("url_key", "text_key", "id_key")
-"""What copies of an article share, as Int64: the address, the words, the source's own id."""
+"""What copies of an article share, as Int64: the address, the words, the id that a named source gave."""
 
 _TEXTS = ("article_id", "source", "url", "title", "body", "language")
 _TIME = pl.Datetime("us", "UTC")
 _DATE_ONLY = r"^\s*\d{4}[-/]\d{2}[-/]\d{2}\s*$"
 _WRITTEN_DATE = r"^\s*(\d{4})[-/.]?(\d{2})[-/.]?(\d{2})(?:\D|$)"
 _OF_TIMES = {"missing_time": "missing_published_at", "unreadable_time": "unreadable_published_at"}
+_NAIVE = "no_time_zone"
 _UNKNOWN = "unknown"
 
 
@@ -95,7 +96,7 @@ def with_keys(frame: pl.DataFrame) -> pl.DataFrame:
     owned = frame.select("source", "article_id").iter_rows()
     whole = frame.select(pl.col(ARTICLE_SCHEMA.names).cast(pl.String).fill_null("")).iter_rows()
     return frame.with_columns(
-        pl.Series("id_key", [key(*pair) for pair in owned], dtype=pl.Int64),
+        pl.Series("id_key", [key(*pair) if pair[0] else None for pair in owned], dtype=pl.Int64),
         pl.Series("rank", [key(*row) for row in whole], dtype=pl.Int64),
     )
 
@@ -119,6 +120,8 @@ def _with_times(frame: pl.DataFrame, rows: pl.DataFrame, news: NewsSettings) -> 
     by_day = _stamps(rows["published_at"], "UTC")  # the date as it is written
     collected = _stamps(rows["collected_at"], news.timezone)
     time_reason = published["reason"].zip_with(~frame["day"], by_day["reason"])
+    dateless = _date_only(rows["published_at"]) & ~frame["day"] & (time_reason.fill_null(_NAIVE) == _NAIVE)
+    time_reason = time_reason.set(dateless, "date_without_time")
     _refuse_naive_files(frame, time_reason, "published_at")
     _refuse_naive_files(frame, collected["reason"], "collected_at")
     frame = frame.with_columns(
@@ -128,7 +131,6 @@ def _with_times(frame: pl.DataFrame, rows: pl.DataFrame, news: NewsSettings) -> 
         collected_reason=collected["reason"],
         zone=_zones(frame, news),
         written=_written_date(rows["published_at"]),
-        date_only=_date_only(rows["published_at"]),
     )
     day = _latest_date(frame)
     frame = frame.with_columns(published_at=pl.when("day").then(day).otherwise("published_at"))
@@ -137,7 +139,6 @@ def _with_times(frame: pl.DataFrame, rows: pl.DataFrame, news: NewsSettings) -> 
         pl.when(pl.col("time_reason").is_not_null()).then("time_reason")
         .when(~pl.col("precision").is_in(get_args(Precision)).fill_null(value=False))
         .then(pl.lit("unknown_precision"))
-        .when(pl.col("date_only") & ~pl.col("day")).then(pl.lit("date_without_time"))
         .when(~absent & pl.col("collected_reason").is_not_null()).then(pl.lit("unreadable_collected_at"))
         .when(pl.col("title").is_null() & pl.col("body").is_null()).then(pl.lit("missing_text"))
     )  # fmt: skip
@@ -154,7 +155,7 @@ def _stamps(values: pl.Series, timezone: str | None) -> pl.DataFrame:
 
 
 def _refuse_naive_files(frame: pl.DataFrame, reason: pl.Series, field: str) -> None:
-    naive = (reason == "no_time_zone").fill_null(value=False)
+    naive = (reason == _NAIVE).fill_null(value=False)
     if naive.any() and (naive | (reason == "missing_time").fill_null(value=False)).all():
         row = frame.row(naive.arg_max() or 0, named=True)
         msg = (

@@ -1,6 +1,6 @@
 """Accepted articles by month: written aside while files are read, freed of copies, put into bronze.
 
-Of articles that share an address, a text or their source's id the first to be known stays. An article
+Of articles that share an address, a text or an id of their source the first to be known stays. An article
 stays where it is the first for each of its keys, over all files together; this depends on the articles
 alone, not on the order in which they came.
 """
@@ -154,7 +154,7 @@ class ArticleStore:
                 frames.append(_frame(table)[wanted[number]])
         if _IN_BRONZE in wanted:
             frames.append(self._others(month)[wanted[_IN_BRONZE]])
-        frame = pl.concat(frames).sort("available_at", "article_id", "source")
+        frame = pl.concat(frames).sort("available_at", "article_id", "source", "url", "title", "body")
         return frame.to_arrow().cast(STORED)
 
     def _put(self, month: str, table: pa.Table, done: Published) -> None:
