@@ -33,7 +33,7 @@ _REASONS = dict(zip(KEYS, ("same_url", "same_text", "same_id"), strict=True))
 _INDEX: dict[str, pl.DataType | type[pl.DataType]] = {
     "available_at": pl.Datetime("us", "UTC"),
     "rank": pl.Int64,
-    "file": pl.String,
+    "file": pl.Int32,
     "line": pl.Int64,
     **dict.fromkeys(KEYS, pl.Int64),
     "part": pl.Int32,
@@ -48,7 +48,7 @@ def copies(index: pl.DataFrame) -> pl.Series:
     ----------
     index:
         `available_at`, `rank`, `file`, `line` and `KEYS`. The article with the earliest `available_at` is
-        the first; at the same time rank, file and line decide.
+        the first; at the same time rank, file (its place among all names) and line decide.
     """
     order = index.select(pl.struct("available_at", "rank", "file", "line").rank("ordinal").alias("order"))
     frame = index.select(KEYS).with_columns(order)
@@ -83,6 +83,7 @@ class ArticleStore:
         self._waiting: list[pl.DataFrame] = []
         self._index: list[pl.DataFrame] = []
         self._parts: dict[str, list[int]] = {}
+        self._files: dict[str, int] = {}
         self.rows = 0
         self.duplicates: Counter[str] = Counter()
         self.displaced = 0
@@ -102,6 +103,8 @@ class ArticleStore:
             self._index_of(with_keys(self._others(month)).with_columns(line=pl.lit(0)), _IN_BRONZE)
         index = pl.concat([pl.DataFrame(schema=_INDEX), *self._index])
         self._index = []
+        by_name = {self._files[name]: i for i, name in enumerate(sorted(self._files))}
+        index = index.with_columns(pl.col("file").replace_strict(by_name, return_dtype=pl.Int32))
         index = index.with_columns(copies(index), month=_month(pl.col("available_at")))
         new = pl.col("part") != _IN_BRONZE
         copied = index.filter(new)["copy"].drop_nulls()
@@ -131,7 +134,10 @@ class ArticleStore:
             self._lake.write(_STAGING, self._aside(str(month), number), table, manifest)
 
     def _index_of(self, frame: pl.DataFrame, part: int) -> None:
-        frame = frame.with_row_index("row").with_columns(part=pl.lit(part, pl.Int32))
+        for name in frame["file"].unique():
+            self._files.setdefault(name, len(self._files))
+        file = pl.col("file").replace_strict(self._files, return_dtype=pl.Int32)
+        frame = frame.with_row_index("row").with_columns(file, part=pl.lit(part, pl.Int32))
         self._index.append(frame.select(pl.col(name).cast(kind) for name, kind in _INDEX.items()))
 
     def _others(self, month: str) -> pl.DataFrame:

@@ -10,8 +10,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 __all__ = ["key", "normal_text", "normal_url", "term_pattern"]
 
-_AROUND_PUNCTUATION = re.compile(r"\s*([^\w\s])\s*")
-_SPACE = re.compile(r"\s+")
+_BEFORE_PUNCTUATION = re.compile(r" (?=[^\w\s])")
+_AFTER_PUNCTUATION = re.compile(r"([^\w\s]) ")
 
 
 def normal_text(text: str) -> str:
@@ -20,8 +20,8 @@ def normal_text(text: str) -> str:
     Unicode NFKC, case folded, every run of white space one space and none beside punctuation, so that
     pre-tokenised text ("U . S . stocks") equals the original ("U.S. stocks").
     """
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return _SPACE.sub(" ", _AROUND_PUNCTUATION.sub(r"\1", folded)).strip()
+    spaced = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return _AFTER_PUNCTUATION.sub(r"\1", _BEFORE_PUNCTUATION.sub("", spaced))
 
 
 def normal_url(url: str | None) -> str | None:
