@@ -33,6 +33,7 @@ from marketray.settings_sections import (
     LabelSettings,
     MarketSettings,
     Name,
+    NewsSettings,
     QualitySettings,
     SentimentSettings,
     ServingSettings,
@@ -48,6 +49,7 @@ __all__ = [
     "GateSettings",
     "LabelSettings",
     "MarketSettings",
+    "NewsSettings",
     "QualitySettings",
     "SentimentSettings",
     "ServingSettings",
@@ -74,6 +76,7 @@ class Settings(BaseSettings):
     bar_interval_minutes: int = Field(1, ge=1, le=DAY_MINUTES)
     clock: str = "data"  # data: the last bar's end; system: now; or an ISO 8601 time with zone
     source: SimulatorSource | FileSource = Field(SimulatorSource(), discriminator="kind")
+    news: NewsSettings | None = None  # articles in files; without this section there are none
     market: MarketSettings = MarketSettings()
     quality: QualitySettings = QualitySettings()
     features: FeatureSettings = FeatureSettings()
@@ -100,6 +103,13 @@ class Settings(BaseSettings):
                 f"instruments={list(names)} would all be made of the same rows; required: "
                 "source.instrument_column, the column that names the instrument of a row"
             )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _news_of_one_kind(self) -> Settings:
+        if self.news is not None and not isinstance(self.source, FileSource):
+            msg = "news: the simulator writes articles of its own; required: source.kind=files beside news"
             raise ValueError(msg)
         return self
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -16,6 +17,7 @@ __all__ = [
     "LabelSettings",
     "MarketSettings",
     "Name",
+    "NewsSettings",
     "QualitySettings",
     "SentimentSettings",
     "ServingSettings",
@@ -73,6 +75,45 @@ class FileSource(_Section):
     def _selected_once(self) -> FileSource:
         if self.instrument_column in self.select:
             msg = f"instrument_column={self.instrument_column!r} is in select too; required: one of the two"
+            raise ValueError(msg)
+        return self
+
+
+class NewsSettings(_Section):
+    """Articles in files; their text, the times when they became known, and which of them to keep."""
+
+    paths: tuple[str, ...] = Field(min_length=1)  # files; globs allowed; their order does not matter
+    format: Literal["auto", "json", "ndjson", "csv", "parquet"] = "auto"  # json: one article a file
+    columns: dict[str, str] = {}  # ours -> the file's name, e.g. {published_at: time, body: description}
+    timezone: str | None = None  # zone of naive stamps; required when stamps are naive
+    precision: str  # of published_at: second, minute, hour, day, or the column that says which
+    day_zone: str | dict[str, str] | None = None  # of day stamps: zone, `unknown`, or source -> zone
+    latency_seconds: float = Field(60.0, ge=0)  # from collection to use
+    source: str | None = None  # of articles that name none
+    language: str | None = None  # of articles that name none
+    languages: tuple[str, ...] = ("en",)  # to keep; empty: all
+    unknown_language: Literal["keep", "drop"] | None = None  # required when articles have no language
+    relevance: tuple[str, ...] = ()  # keep articles with one of these words; empty: all
+    max_quarantined_share: float = Field(0.05, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _zones_known(self) -> NewsSettings:
+        if self.precision == "day" and self.day_zone is None:
+            msg = "precision='day' needs day_zone: the zone in which the source counts its days, or unknown"
+            raise ValueError(msg)
+        zones = self.day_zone.values() if isinstance(self.day_zone, dict) else [self.day_zone]
+        for name, zone in [("timezone", self.timezone), *(("day_zone", z) for z in zones if z != "unknown")]:
+            try:
+                ZoneInfo(zone or "UTC")
+            except (ZoneInfoNotFoundError, ValueError, OSError) as e:
+                msg = f"{name}: got {zone!r}; required: a zone of the IANA database, e.g. America/New_York"
+                raise ValueError(msg) from e
+        return self
+
+    @model_validator(mode="after")
+    def _words_in_relevance(self) -> NewsSettings:
+        if not all(term.strip() for term in self.relevance):
+            msg = f"relevance={list(self.relevance)} has an empty term; required: words"
             raise ValueError(msg)
         return self
 

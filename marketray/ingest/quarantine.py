@@ -33,6 +33,13 @@ _EXAMPLES = 3
 class Quarantine:
     """Collects refused rows on disk aside and puts them into the lake when the whole source has passed.
 
+    Parameters
+    ----------
+    dataset, schema:
+        Where the rows go, and their columns.
+    origin:
+        The column that names the file of a row.
+
     Attributes
     ----------
     reasons:
@@ -43,8 +50,17 @@ class Quarantine:
         The first three rows of each reason, for the report.
     """
 
-    def __init__(self, lake: Lake, instrument: str) -> None:
+    def __init__(
+        self,
+        lake: Lake,
+        instrument: str,
+        *,
+        dataset: str = DATASET,
+        schema: pa.Schema = SCHEMA,
+        origin: str = "source",
+    ) -> None:
         self._lake, self._instrument = lake, instrument
+        self._dataset, self._schema, self._origin = dataset, schema, origin
         self._waiting: list[tuple[str, pa.Table]] = []
         self._rows, self._parts = 0, 0
         self._parts_of: dict[str, list[str]] = {}
@@ -58,7 +74,7 @@ class Quarantine:
         return sum(self.reasons.values())
 
     def add(self, frame: pl.DataFrame, source: str) -> None:
-        """Take refused rows: parsed ones, or broken lines with `line`, `reason` and `text`."""
+        """Take refused bars: parsed ones, or broken lines with `line`, `reason` and `text`."""
         if not len(frame):
             return
         texts = {name: original(frame, name) for name in COLUMNS}
@@ -78,17 +94,20 @@ class Quarantine:
             if "time" in frame.columns
             else (pl.Series([UNDATED]).new_from_index(0, len(frame)))
         )
-        refused = pl.DataFrame(columns).with_columns(month=months)
+        self.take(pl.DataFrame(columns).with_columns(month=months))
+
+    def take(self, refused: pl.DataFrame) -> None:
+        """Take refused rows with the columns of the schema and `month`."""
         for (month,), part in sorted(refused.partition_by("month", as_dict=True, include_key=False).items()):
-            self._waiting.append((str(month), part.to_arrow().select(SCHEMA.names).cast(SCHEMA)))
+            self._waiting.append((str(month), part.to_arrow().select(self._schema.names).cast(self._schema)))
             self.months[str(month)] += len(part)
         self._note(refused)
-        self._rows += len(frame)
+        self._rows += len(refused)
         if self._rows >= _SPILL_ROWS:
             self._spill()
 
     def publish(self, sources: list[str], kind: str) -> tuple[int, int, list[str]]:
-        """Put the rows into `quarantine/bars` in place of those that the same files had there.
+        """Put the rows into the dataset in place of those that the same files had there.
 
         Returns
         -------
@@ -96,24 +115,24 @@ class Quarantine:
             Partitions written, partitions that were right already, and the months that hold rows.
         """
         self._spill()
-        stored = {p["month"] for p in self._lake.partitions(DATASET, instrument=self._instrument)}
+        stored = {p["month"] for p in self._lake.partitions(self._dataset, instrument=self._instrument)}
         written, skipped, months = 0, 0, []
         for month in sorted(stored | set(self._parts_of)):
             partition = {"instrument": self._instrument, "month": month}
             table = self._month(month, stored=month in stored, sources=sources)
             if not table.num_rows:
-                self._lake.delete(DATASET, partition)
+                self._lake.delete(self._dataset, partition)
                 continue
             months.append(month)
             content = table_hash(table)
-            key = digest(DATASET, content)
-            if self._lake.is_current(DATASET, partition, key):
+            key = digest(self._dataset, content)
+            if self._lake.is_current(self._dataset, partition, key):
                 skipped += 1
                 continue
             reasons = dict(sorted(Counter(table["reason"].to_pylist()).items()))
             detail = {"kind": kind, "reasons": reasons}
             manifest = Manifest(key, content, table.num_rows, table.num_rows, detail=detail)
-            self._lake.write(DATASET, partition, table, manifest)
+            self._lake.write(self._dataset, partition, table, manifest)
             written += 1
         return written, skipped, months
 
@@ -123,12 +142,13 @@ class Quarantine:
             for part in self._parts_of.get(month, [])
         ]
         if stored:
-            old = self._lake.read(DATASET, {"instrument": self._instrument, "month": month})
-            others = pc.invert(pc.is_in(old["source"], pa.array(sources, pa.string())))
+            old = self._lake.read(self._dataset, {"instrument": self._instrument, "month": month})
+            others = pc.invert(pc.is_in(old[self._origin], pa.array(sources, pa.string())))
             tables.insert(0, old.filter(others))
         tables = [t.replace_schema_metadata(None) for t in tables]
         both = pa.concat_tables(tables, promote_options="default")  # old months may lack newer columns
-        return both.select([name for name in SCHEMA.names if name in both.column_names]).combine_chunks()
+        present = [name for name in self._schema.names if name in both.column_names]
+        return both.select(present).combine_chunks()
 
     def _spill(self) -> None:
         by_month: dict[str, list[pa.Table]] = {}

@@ -12,11 +12,14 @@ from marketray.hashing import code_hash, digest
 from marketray.ingest.bronze import Published
 from marketray.ingest.checks import SourceCounts, as_json, check_source, raise_for_failed
 from marketray.ingest.clock import resolve_clock
+from marketray.ingest.news_record import NewsResult
 from marketray.ingest.sources.files import expand_paths, fingerprint
 from marketray.lake import Lake
 from marketray.settings import FileSource
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from marketray.settings import Settings
 
 __all__ = [
@@ -28,6 +31,7 @@ __all__ = [
     "panel_result",
     "report_name",
     "source_key",
+    "stored_names",
     "superseded",
     "unchanged",
 ]
@@ -63,6 +67,8 @@ class IngestResult:
         Where the settings name several: what was done for each. The numbers above are then sums over them
         without `rows_dropped`, which every instrument's own result has; the months are those that any has,
         and volume, quotes and sizes count as present where any instrument has them.
+    news:
+        What was done with the articles, where the settings name some; the numbers above are those of bars.
     """
 
     instrument: str
@@ -80,6 +86,7 @@ class IngestResult:
     data_end: datetime
     key: str
     instruments: dict[str, IngestResult] = field(default_factory=dict)
+    news: NewsResult | None = None
 
 
 def panel_result(instrument: str, results: dict[str, IngestResult]) -> IngestResult:
@@ -120,7 +127,7 @@ def source_key(settings: Settings) -> tuple[str, list[dict[str, str | int]]]:
     declared = source.model_dump(mode="json")
     prints: list[dict[str, str | int]] = []
     if isinstance(source, FileSource):
-        prints = fingerprint(expand_paths(source, settings.resolve))
+        prints = fingerprint(expand_paths(source.paths, settings.resolve))
         declared.pop("paths")
     key = digest(
         prints,
@@ -178,10 +185,14 @@ def superseded(settings: Settings, lake: Lake, prints: Prints) -> list[tuple[int
     )
 
 
+def stored_names(paths: Sequence[Path], home: Path) -> list[str]:
+    """Names of files in the lake: those below home as they lie there, so that home can move."""
+    return [str(p.relative_to(home) if p.is_relative_to(home) else p) for p in paths]
+
+
 def _paths(settings: Settings, source: FileSource) -> list[str]:
-    """The source's files in order; those below home as they lie there, so that home can move."""
-    found, home = expand_paths(source, settings.resolve), settings.home_path
-    return [str(p.relative_to(home) if p.is_relative_to(home) else p) for p in found]
+    """The source's files in order."""
+    return stored_names(expand_paths(source.paths, settings.resolve), settings.home_path)
 
 
 def _declaration(settings: Settings) -> str:
@@ -245,4 +256,4 @@ def _result_json(result: IngestResult) -> dict[str, Any]:
     values = asdict(result)
     for name in ("data_start", "data_end"):
         values[name] = values[name].isoformat()
-    return {k: v for k, v in values.items() if k not in ("written", "skipped", "instruments")}
+    return {k: v for k, v in values.items() if k not in ("written", "skipped", "instruments", "news")}

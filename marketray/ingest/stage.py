@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
 
 from marketray.errors import MarketrayError
 from marketray.ingest.intake import ingest_source
+from marketray.ingest.news import ingest_news
+from marketray.ingest.news_record import NewsResult
 from marketray.ingest.record import IngestResult, panel_result
 
 if TYPE_CHECKING:
@@ -15,9 +18,13 @@ if TYPE_CHECKING:
 
 __all__ = ["IngestResult", "run_ingest"]
 
+T = TypeVar("T", IngestResult, NewsResult)
+
 
 def run_ingest(settings: Settings) -> IngestResult:
     """Bring every instrument of `settings` into bronze, each in the Ray task ``ingest:<instrument>``.
+
+    Then the articles that `settings.news` names, in the task ``news:<instrument>`` of the labelled one.
 
     The caller has joined a cluster (`marketray.cluster.connect`). A task is repeated where its node is
     lost; finished partitions are not written again. An instrument that fails does not keep the others out
@@ -43,12 +50,18 @@ def run_ingest(settings: Settings) -> IngestResult:
     done = {name: o for name, o in outcomes.items() if isinstance(o, IngestResult)}
     if failed:
         raise _together(failed, len(outcomes))
-    if not settings.instruments:
-        return done[settings.instrument]
-    return panel_result(settings.instrument, done)
+    result = panel_result(settings.instrument, done) if settings.instruments else done[settings.instrument]
+    if settings.news is None:
+        return result
+    articles = _outcome(
+        ray.remote(ingest_news).options(name=f"news:{settings.instrument}", num_cpus=1).remote(settings)
+    )
+    if isinstance(articles, MarketrayError):
+        raise articles
+    return replace(result, news=articles)
 
 
-def _outcome(reference: ObjectRef[IngestResult]) -> IngestResult | MarketrayError:
+def _outcome(reference: ObjectRef[T]) -> T | MarketrayError:
     """What a task returned, or the error of ours that it raised."""
     import ray
     from ray.exceptions import RayTaskError

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHUNK_ROWS",
+    "ENDINGS",
     "RawChunk",
+    "detect_format",
     "expand_paths",
     "fingerprint",
     "locate_columns",
@@ -35,7 +37,7 @@ CHUNK_ROWS = 65_536
 """Most rows of a chunk; what bounds the memory of an ingest."""
 
 _TIME_NAMES = ("time", "timestamp", "datetime", "date")
-_FORMATS = {
+ENDINGS = {
     ".csv": "csv",
     ".tsv": "csv",
     ".txt": "csv",
@@ -45,6 +47,8 @@ _FORMATS = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
+"""Format of a file of bars by the ending of its name."""
+
 _COMPRESSED = {".gz", ".bz2", ".zst"}
 
 Format = Literal["csv", "ndjson", "parquet"]
@@ -100,8 +104,8 @@ def read_bars(source: FileSource, instrument: str, resolve: Resolve) -> Iterator
     if unknown:
         msg = f"source.columns: got {unknown}; required: ours -> the file's name, ours among {list(COLUMNS)}"
         raise SettingsError(msg, hint="for example columns: {time: timestamp, close: last}")
-    for path in expand_paths(source, resolve):
-        kind = _format(source, path)
+    for path in expand_paths(source.paths, resolve):
+        kind = detect_format(path, source.format)
         if source.layout == "oanda" and kind != "ndjson":
             msg = f"source.layout: got 'oanda' for {path}, which is {kind}; required: NDJSON"
             raise SettingsError(msg, hint="use layout: columns, or name the format with source.format")
@@ -117,8 +121,12 @@ def read_bars(source: FileSource, instrument: str, resolve: Resolve) -> Iterator
             raise DataError(msg, hint="check that the file is whole and that source.format is right") from e
 
 
-def expand_paths(source: FileSource, resolve: Resolve) -> list[Path]:
-    """Absolute paths of the source's files in reading order; matches of a glob are sorted.
+def expand_paths(
+    paths: Sequence[str], resolve: Resolve, setting: str = "source.paths", holding: str = "bars"
+) -> list[Path]:
+    """Absolute paths of files in reading order; matches of a glob are sorted.
+
+    `setting` and `holding` say in an error which key is wrong and what its files hold.
 
     Raises
     ------
@@ -126,7 +134,7 @@ def expand_paths(source: FileSource, resolve: Resolve) -> list[Path]:
         A path does not exist or is a folder, or a glob matches nothing.
     """
     found: list[Path] = []
-    for text in source.paths:
+    for text in paths:
         path = resolve(text)
         if path.is_file():
             found.append(path)
@@ -135,13 +143,13 @@ def expand_paths(source: FileSource, resolve: Resolve) -> list[Path]:
         files = [m for m in matches if m.is_file()]
         if not files:
             what = "is a folder" if path.is_dir() else "does not exist"
-            msg = f"source.paths: {path} {what}; required: a file of bars, or a glob that matches some"
+            msg = f"{setting}: {path} {what}; required: a file of {holding}, or a glob that matches some"
             raise DataError(msg, hint="relative paths start at MARKETRAY_HOME; write an absolute path")
         found += files
     return found
 
 
-def fingerprint(paths: Sequence[Path]) -> list[dict[str, str | int]]:
+def fingerprint(paths: Sequence[Path], setting: str = "source.paths") -> list[dict[str, str | int]]:
     """Name, size in bytes and SHA-256 of every file: what decides whether a source has changed."""
     prints: list[dict[str, str | int]] = []
     for path in paths:
@@ -149,7 +157,7 @@ def fingerprint(paths: Sequence[Path]) -> list[dict[str, str | int]]:
             with path.open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as e:
-            msg = f"source.paths: {path} cannot be read ({e.strerror})"
+            msg = f"{setting}: {path} cannot be read ({e.strerror})"
             raise DataError(msg, hint="check the file's permissions") from e
         prints.append({"name": path.name, "bytes": path.stat().st_size, "sha256": found})
     return prints
@@ -184,13 +192,22 @@ def locate_columns(source: FileSource, found: Sequence[str], path: Path) -> dict
     return columns
 
 
-def _format(source: FileSource, path: Path) -> str:
-    if source.format != "auto":
-        return source.format
+def detect_format(
+    path: Path, declared: str, endings: Mapping[str, str] = ENDINGS, setting: str = "source.format"
+) -> str:
+    """The declared format, or with ``auto`` the one that a name's ending stands for.
+
+    Raises
+    ------
+    DataError
+        The ending is unknown.
+    """
+    if declared != "auto":
+        return declared
     suffixes = [s.lower() for s in path.suffixes]
     if suffixes and suffixes[-1] in _COMPRESSED:
         suffixes.pop()
-    if not suffixes or suffixes[-1] not in _FORMATS:
-        msg = f"source.format: {path.name} has no known ending; required: one of {sorted(_FORMATS)}"
-        raise DataError(msg, hint="name the format: source.format: csv, ndjson or parquet")
-    return _FORMATS[suffixes[-1]]
+    if not suffixes or suffixes[-1] not in endings:
+        msg = f"{setting}: {path.name} has no known ending; required: one of {sorted(endings)}"
+        raise DataError(msg, hint=f"name the format with {setting}, e.g. csv, ndjson or parquet")
+    return endings[suffixes[-1]]
