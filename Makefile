@@ -37,7 +37,7 @@ clean:
 
 .venv/core.ok: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) -e .
+	$(PIP) -e '.[sentiment]'
 	touch $@
 
 .venv/test.ok: .venv/core.ok
