@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from marketray.pipeline import PipelineResult
     from marketray.settings import Settings
 
-__all__ = ["as_plain", "evaluation_table", "pipeline_summary", "show", "show_pipeline"]
+__all__ = ["ablation_table", "as_plain", "evaluation_table", "pipeline_summary", "show", "show_pipeline"]
 
 
 def as_plain(value: Any) -> Any:
@@ -123,6 +123,20 @@ def evaluation_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
+def ablation_table(ablation: Mapping[str, Any]) -> Table:
+    """Every family with and without the news on test, from selection.json's `ablation`."""
+    table = Table(title="With and without the news, test rows, percent", box=SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("family", no_wrap=True)
+    for name in ("R²\nwith", "R²\nwithout", "RMSE\nwith", "RMSE\nwithout", "p-value"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in ablation["families"]:
+        pair = row["splits"]["test"]
+        figures = [_number(pair["r2_oos"][key], 100, 2) for key in ("with", "without")]
+        figures += [_number(pair["rmse_pct"][key], 1, 4) for key in ("with", "without")]
+        table.add_row(row["family"], *figures, "–" if pair["p_value"] is None else f"{pair['p_value']:.2g}")
+    return table
+
+
 def _number(value: float | None, scale: float, digits: int) -> str:
     """At most six characters up to a million; a large number needs no decimals."""
     if value is None:
@@ -133,9 +147,16 @@ def _number(value: float | None, scale: float, digits: int) -> str:
 
 def show_pipeline(settings: Settings, done: PipelineResult) -> None:
     """Print the evaluation table, the verdict in words, the seconds by stage and where the report is."""
+    from marketray.evaluation.outcome import ablation_notes
+
     console = Console()
     report = json.loads((settings.run_path / "report.json").read_text())
     console.print(evaluation_table(report))
+    ablation = report["selection"]["ablation"]
+    if ablation is not None:
+        console.print(ablation_table(ablation))
+        for note in ablation_notes(ablation):
+            console.print(note, highlight=False)
     console.print(report["verdict_text"], highlight=False)
     spent = ", ".join(f"{name} {seconds:.1f}" for name, seconds in done.stage_seconds.items())
     console.print(f"seconds: {spent}", highlight=False)

@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from marketray.models.base import Task
     from marketray.settings import Settings
 
-__all__ = ["Candidate", "Tuned", "out_of_fold", "predict", "put_folder", "read_tuning", "refit"]
+__all__ = ["Candidate", "Refit", "Tuned", "out_of_fold", "predict", "put_folder", "read_tuning", "refit"]
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +62,35 @@ class Candidate:
     def identity(self) -> list[Any]:
         """JSON values that decide what the refit gives."""
         return [self.family, self.params, self.rounds, self.cv_rmse]
+
+
+@dataclass(frozen=True)
+class Refit:
+    """A fit on train + validation with everything fixed.
+
+    Attributes
+    ----------
+    family, params, rounds:
+        As a candidate has them.
+    folder:
+        Where the native model goes.
+    leave_out:
+        Stored columns that the model does not see, nor any fitted feature made from them.
+    variant:
+        What sets it apart from the family's candidate; empty for the candidate itself.
+    """
+
+    family: str
+    params: dict[str, Any]
+    rounds: int
+    folder: Path
+    leave_out: frozenset[str] = frozenset()
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        """For people: the family and the variant."""
+        return f"{self.family}:{self.variant}" if self.variant else self.family
 
 
 @dataclass(frozen=True)
@@ -118,8 +147,11 @@ def refit(
     threads: int,
     seed: int,
     fitted: Sequence[FittedFeature] = (),
+    leave_out: Collection[str] = (),
 ) -> dict[str, bytes]:
     """Fit a family on all rows of `block` with its rounds fixed, and the fitted features it takes.
+
+    Columns in `leave_out`, and fitted features made from them, do not take part.
 
     Returns
     -------
@@ -129,6 +161,9 @@ def refit(
     family = get_family(name)
     y = block.y if task == "regression" else block.up
     fixed = family.with_rounds(params, rounds)
+    if leave_out:
+        block = block.select([name for name in block.columns if name not in leave_out])
+        fitted = [feature for feature in fitted if feature.of not in leave_out]
     model = fit_extended(
         family, fixed, block.columns, block.values, y, fitted, task=task, threads=threads, seed=seed
     )

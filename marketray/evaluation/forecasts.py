@@ -33,11 +33,17 @@ class Forecasts:
         Candidates with their out-of-fold predictions.
     folders:
         Native folder of the refitted model by family.
+
+    Attributes
+    ----------
+    train_y, train_decision_us:
+        Labels and decision times of train + validation, shape (n,).
     """
 
     def __init__(self, settings: Settings, tuned: Tuned, folders: Mapping[str, Path]) -> None:
         self.settings, self.tuned, self.folders = settings, tuned, folders
-        self._train_y = load_blocks(settings, ("train", "validation")).y
+        past = load_blocks(settings, ("train", "validation"))
+        self.train_y, self.train_decision_us = past.y, past.decision_us
         self._centre = 0.5 if settings.labels.task == "direction" else 0.0
 
     def rows(self, block: Block, train_y: FloatArray | None = None) -> Rows:
@@ -45,7 +51,7 @@ class Forecasts:
         labels = self.settings.labels
         return rows_of(
             block,
-            self._train_y if train_y is None else train_y,
+            self.train_y if train_y is None else train_y,
             horizon_minutes=labels.horizon_minutes,
             bar_interval_minutes=self.settings.bar_interval_minutes,
             task=labels.task,
@@ -53,7 +59,11 @@ class Forecasts:
 
     def of(self, name: str, block: Block) -> FloatArray:
         """Centred forecasts of one candidate, shape (n,)."""
-        return predict(self.folders[name], block) - self._centre
+        return self.at(self.folders[name], block)
+
+    def at(self, folder: Path, block: Block) -> FloatArray:
+        """Centred forecasts of the model in `folder`, shape (n,)."""
+        return predict(folder, block) - self._centre
 
     def all(self, block: Block) -> dict[str, FloatArray]:
         """Centred forecasts of every candidate."""
@@ -69,6 +79,6 @@ class Forecasts:
         candidates = self.tuned.candidates
         forecasts = {name: out_of_fold(candidates[name], block) - self._centre for name in self.folders}
         train = load_split(self.settings).blocks["train"].rows
-        rows = self.rows(block, self._train_y[:train])
+        rows = self.rows(block, self.train_y[:train])
         validation = compare(rows, forecasts, alpha=alpha)
         return {"validation": validation, "test": self.table(load_blocks(self.settings, ("test",)), alpha)}

@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     from marketray.evaluation.gate import Evidence
     from marketray.settings import Settings
 
-__all__ = ["SPLIT_ORDER", "comparison", "model_card", "report_document", "selection_document", "verdict_text"]
+__all__ = [
+    "SPLIT_ORDER",
+    "ablation_notes",
+    "comparison",
+    "minus",
+    "model_card",
+    "report_document",
+    "selection_document",
+    "verdict_text",
+]
 
 SPLIT_ORDER = ("validation", "test", "oot", "oot2")
 """Splits with figures, in time order. Validation figures are out-of-fold."""
@@ -48,6 +57,34 @@ def verdict_text(evidence: Evidence) -> str:
 def minus(value: float, digits: int) -> str:
     """Fixed-point text with a real minus sign."""
     return f"{value:.{digits}f}".replace("-", "−")
+
+
+def ablation_notes(ablation: Mapping[str, Any]) -> list[str]:
+    """What must be known to read the comparison with and without the news, in plain words.
+
+    Parameters
+    ----------
+    ablation:
+        See `marketray.evaluation.ablation.ablation`.
+    """
+    names = ", ".join(f"{s['model']} (revision {str(s['revision'])[:12]})" for s in ablation["scorers"])
+    shares = "; ".join(
+        f"{split} {100 * share['60m']:.1f} % within 60 minutes, {100 * share['24h']:.1f} % within 24 hours"
+        for split, share in ablation["coverage"].items()
+    )
+    made = (
+        "Same rows and same hyperparameters, those of each family's best trial; refitted on train + "
+        "validation. One-sided Diebold–Mariano test that the news makes the errors smaller."
+    )
+    notes = [made, f"Scored by {names}. Decisions after some news: {shares}."]
+    worth = ablation["sentiment"]
+    if worth["model_ic"] is not None and worth["lexicon_ic"] is not None:
+        notes.append(
+            f"Correlation of an article's tone with the label of the first decision that knows it, "
+            f"{worth['labelled']:,} articles up to the end of test: model {minus(worth['model_ic'], 4)}, "
+            f"lexicon (VADER) {minus(worth['lexicon_ic'], 4)}."
+        )
+    return notes
 
 
 def comparison(tables: Figures, ranking: Sequence[str], cv_rmse: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -107,6 +144,7 @@ def selection_document(
     split: Split,
     evidence: Evidence,
     openings: Mapping[str, int],
+    ablation: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """``selection.json``: figures of the selected model by split, verdict, dates, vault openings.
 
@@ -116,6 +154,9 @@ def selection_document(
         ``name`` and ``version`` of the registered model, and the ``alias`` it holds, if any.
     openings:
         Which opening of the OOT and OOT2 rows this was.
+    ablation:
+        Every family with and without the news, see `marketray.evaluation.ablation.ablation`; None where
+        there are no news features.
     """
     winner = ranking[0]
     own = {name: tables[name][winner] for name in SPLIT_ORDER if name in tables}
@@ -137,6 +178,7 @@ def selection_document(
         "ranking": list(ranking),
         "splits": split_dates(split),
         "vault_openings": dict(openings),
+        "ablation": None if ablation is None else dict(ablation),
     }
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import TYPE_CHECKING
 
 from marketray.dataset.load import dataset_content
+from marketray.evaluation.candidates import put_folder
+from marketray.evaluation.outcome import model_card
 from marketray.hashing import code_hash
+from marketray.models import load_model
 from marketray.registry import KEY_TAG
 from marketray.tracking import open_parent_run
 
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
     from marketray.registry import ModelVersion, Registry
     from marketray.settings import Settings
 
-__all__ = ["register_winner", "superseded"]
+__all__ = ["complete_folder", "register_winner", "superseded"]
 
 logger = logging.getLogger(__name__)
 
@@ -89,3 +93,17 @@ def superseded(registry: Registry, version: int, evidence: Evidence) -> str | No
     if version in moves and moves[-1] != version:
         return f"it had the alias {evidence.alias} already, which went on to version {moves[-1]}"
     return None
+
+
+def complete_folder(
+    settings: Settings, split: Split, winner: str, source: Path, test_rmse_pct: float, evidence: Evidence
+) -> Path:
+    """The winner's native folder with its card and evidence: what is registered and served."""
+    columns = load_model(source).columns
+    card = model_card(settings, split, columns, winner, test_rmse_pct, evidence)
+    files = {p.name: p.read_bytes() for p in sorted(source.iterdir())}
+    for name, value in (("serving.json", card), ("evidence.json", evidence.to_json())):
+        files[name] = (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
+    folder = settings.run_path / "models" / "selected"
+    put_folder(folder, files)
+    return folder

@@ -14,7 +14,7 @@ from marketray.evaluation.charts import (
     cumulative_skill,
     split_timeline,
 )
-from marketray.evaluation.outcome import SPLIT_ORDER, minus
+from marketray.evaluation.outcome import SPLIT_ORDER, ablation_notes, minus
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,7 +74,7 @@ def render_report(report: Mapping[str, Any], series: Mapping[str, Series]) -> st
 
     selection = report["selection"]
     title = f"{report['instrument']}, {report['horizon_minutes']} minutes ahead: {report['run']}"
-    parts = [f"<h1>{escape(title)}</h1>", _verdict(report), *_tables(report)]
+    parts = [f"<h1>{escape(title)}</h1>", _verdict(report), *_tables(report), *_news(report)]
     note = f"{selection['selected_model']}: the end of each line is R² over zero."
     parts += [_head("Skill over time", note), _plot(cumulative_skill(series), "skill")]
     if report["task"] == "regression":
@@ -105,6 +105,25 @@ def _tables(report: Mapping[str, Any]) -> list[str]:
         _table(report, "mae_pct", lambda v: f"{v:.5f}", caption="MAE"),
         _table(report, "hit_rate", _percent, caption="hit rate, %"),
     ]
+
+
+def _news(report: Mapping[str, Any]) -> list[str]:
+    """Every family with and without the news; nothing where there are no news features."""
+    ablation = report["selection"].get("ablation")
+    if ablation is None:
+        return []
+    head = ["family", "rows", "RMSE with", "without", "R² with, %", "without, %", "added, %", "p-value"]
+    lines = []
+    for row in ablation["families"]:
+        for split, pair in row["splits"].items():
+            cells = [row["family"], LABELS[split]]
+            cells += [f"{pair['rmse_pct'][key]:.5f}" for key in ("with", "without")]
+            skills = (pair["r2_oos"]["with"], pair["r2_oos"]["without"], pair["r2_difference"])
+            cells += [minus(100 * value, 3) for value in skills]
+            cells.append("–" if pair["p_value"] is None else f"{pair['p_value']:.2g}")
+            lines.append(("", cells))
+    notes = "".join(f"<p class='note'>{escape(note)}</p>" for note in ablation_notes(ablation))
+    return [_head("With and without the news"), notes, _html_table(head, lines)]
 
 
 def _percent(value: float) -> str:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 from marketray.dataset.load import dataset_content, load_blocks, load_split
 from marketray.dataset.vault import open_vault
 from marketray.errors import MarketrayError, ModelError, TuningError
+from marketray.evaluation.ablation import NewsPair, ablation, plan_pairs
 from marketray.evaluation.candidates import (
+    Refit,
     Tuned,
     put_folder,
     read_tuning,
@@ -22,16 +24,16 @@ from marketray.evaluation.candidates import (
 from marketray.evaluation.champion import score_champion
 from marketray.evaluation.forecasts import Forecasts
 from marketray.evaluation.gate import Champion, Evidence, decide
+from marketray.evaluation.news import news_features
 from marketray.evaluation.outcome import (
     comparison,
-    model_card,
     report_document,
     selection_document,
 )
-from marketray.evaluation.registration import register_winner
+from marketray.evaluation.registration import complete_folder, register_winner
 from marketray.evaluation.selection import Rows, rank
 from marketray.hashing import code_hash, digest
-from marketray.models import MODEL_CODE, load_model
+from marketray.models import MODEL_CODE
 from marketray.registry import Registry
 from marketray.tracking import close_parent_run, open_parent_run
 from marketray.tuning.records import write_json
@@ -66,12 +68,18 @@ class Ranking:
         Native model folder by family.
     tuned:
         The tuning they come from.
+    news:
+        Feature columns that are made from news.
+    pairs:
+        Each family with and without the news; empty where there is none.
     """
 
     key: str
     order: list[str]
     folders: dict[str, Path]
     tuned: Tuned
+    news: tuple[str, ...] = ()
+    pairs: tuple[NewsPair, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,15 +143,18 @@ def run_select(settings: Settings) -> Selection:
         evidence = Evidence.from_json(found.evidence)
     tables = forecasts.open_splits(evidence.alpha)
     tables["oot"] = forecasts.table(oot, evidence.alpha)
-    folder = _complete_folder(settings, split, ranking, tables["test"][winner]["rmse_pct"], evidence)
+    error, source = tables["test"][winner]["rmse_pct"], ranking.folders[winner]
+    folder = complete_folder(settings, split, winner, source, error, evidence)
     made = register_winner(settings, registry, folder, key, split, ranking.tuned, winner, evidence)
     oot2, k2 = open_vault(settings, "oot2", "report", _evidence_key(settings, ranking))
     tables["oot2"] = forecasts.table(oot2, evidence.alpha)
     alias = evidence.alias if evidence.alias in made.aliases else None
     registered = {"name": made.name, "version": made.version, "alias": alias}
     openings = {"oot": k, "oot2": k2}
+    seen = {"test": load_blocks(settings, ("test",)), "oot2": oot2}
+    news = ablation(settings, ranking.news, ranking.pairs, forecasts, seen)
     document = selection_document(
-        key, registered, str(folder), ranking.order, tables, split, evidence, openings
+        key, registered, str(folder), ranking.order, tables, split, evidence, openings, news
     )
     with _storing(settings.run_path):
         _report(settings, document, tables, forecasts, {"oot": oot, "oot2": oot2}, evidence)
@@ -177,10 +188,15 @@ def rank_candidates(settings: Settings) -> Ranking:
     rank_key = digest(key, code_hash("marketray.evaluation"))
     base = settings.run_path / "models" / key[:16]
     folders = {name: base / name for name in tuned.candidates}
+    news = news_features(settings)
+    pairs = plan_pairs(tuned.candidates, folders, news)
+    refits = [Refit(c.family, c.params, c.rounds, folders[name]) for name, c in tuned.candidates.items()]
+    refits += [pair.refit for pair in pairs]
+    missing = [refit for refit in refits if not (refit.folder / "model.json").exists()]
     stored = _finished(settings.run_path / "ranking.json", rank_key)
-    if stored is not None and all((f / "model.json").exists() for f in folders.values()):
-        return Ranking(key, list(stored["order"]), folders, tuned)
-    _refit_all(settings, tuned, folders)
+    if stored is not None and not missing:
+        return Ranking(key, list(stored["order"]), folders, tuned, news, pairs)
+    _refit_all(settings, missing)
     forecasts = Forecasts(settings, tuned, folders)
     test = load_blocks(settings, ("test",))
     rows = forecasts.rows(test)
@@ -190,7 +206,7 @@ def rank_candidates(settings: Settings) -> Ranking:
     with _storing(settings.run_path):
         write_json(settings.run_path / "ranking.json", {"key": rank_key, "order": order, "cv_rmse": cv_rmse})
     logger.info("select: %s leads on %d test rows", order[0], len(test))
-    return Ranking(key, order, folders, tuned)
+    return Ranking(key, order, folders, tuned, news, pairs)
 
 
 def _selection_key(settings: Settings, split: Split, ranking: Ranking) -> str:
@@ -228,38 +244,38 @@ def refit_cpus(node_cpus: Sequence[float], families: int) -> int:
     return max(1, min(int(sum(node_cpus)) // families, int(max(node_cpus, default=1))))
 
 
-def _refit_all(settings: Settings, tuned: Tuned, folders: Mapping[str, Path]) -> None:
-    """Fit the candidates at once, one named Ray task a family, and store their native folders."""
+def _refit_all(settings: Settings, refits: Sequence[Refit]) -> None:
+    """Fit all models at once, one named Ray task each, and store their native folders."""
     import ray
 
-    wanted = [c for c in tuned.candidates.values() if not (folders[c.family] / "model.json").exists()]
-    if not wanted:
+    if not refits:
         return
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    cpus = refit_cpus([n["Resources"].get("CPU", 0.0) for n in nodes if n["Alive"]], len(wanted))
+    cpus = refit_cpus([n["Resources"].get("CPU", 0.0) for n in nodes if n["Alive"]], len(refits))
     block = ray.put(load_blocks(settings, ("train", "validation")))
     fitted = load_split(settings).fitted
     task: Any = ray.remote(cast(Any, refit))
-    pending = {
-        c.family: task.options(name=f"refit:{c.family}", num_cpus=cpus).remote(
-            c.family,
-            c.params,
-            c.rounds,
+    pending = [
+        task.options(name=f"refit:{r.name}", num_cpus=cpus).remote(
+            r.family,
+            r.params,
+            r.rounds,
             block,
             task=settings.labels.task,
             threads=cpus,
             seed=settings.tuning.seed,
             fitted=fitted,
+            leave_out=r.leave_out,
         )
-        for c in wanted
-    }
-    for family, reference in pending.items():
+        for r in refits
+    ]
+    for wanted, reference in zip(refits, pending, strict=True):
         try:
-            put_folder(folders[family], ray.get(reference))
+            put_folder(wanted.folder, ray.get(reference))
         except ray.exceptions.RayTaskError as e:
             if isinstance(e.cause, MarketrayError):
                 raise e.cause from None
-            msg = f"refit of {family} failed: {e.cause}"
+            msg = f"refit of {wanted.name} failed: {e.cause}"
             raise ModelError(msg, hint="see the task's log in the Ray dashboard") from e
 
 
@@ -276,22 +292,6 @@ def _judge(
         champion=champion,
         base_rate=rows.naive["training_mean"] if settings.labels.task == "direction" else None,
     )
-
-
-def _complete_folder(
-    settings: Settings, split: Split, ranking: Ranking, test_rmse_pct: float, evidence: Evidence
-) -> Path:
-    """The winner's native folder with its card and evidence: what is registered and served."""
-    winner = ranking.order[0]
-    source = ranking.folders[winner]
-    columns = load_model(source).columns
-    card = model_card(settings, split, columns, winner, test_rmse_pct, evidence)
-    files = {p.name: p.read_bytes() for p in sorted(source.iterdir())}
-    for name, value in (("serving.json", card), ("evidence.json", evidence.to_json())):
-        files[name] = (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
-    folder = settings.run_path / "models" / "selected"
-    put_folder(folder, files)
-    return folder
 
 
 def _report(

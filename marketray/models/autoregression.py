@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,34 +30,75 @@ from marketray.models.base import (
 )
 from marketray.models.columns import lag_columns, shares
 
-__all__ = ["EXOGENOUS", "Autoregression", "AutoregressionModel", "exogenous_columns"]
+__all__ = [
+    "EXOGENOUS",
+    "NEWS_SET",
+    "Autoregression",
+    "AutoregressionModel",
+    "exogenous_columns",
+    "exogenous_sets",
+    "join_sets",
+    "split_sets",
+]
 
+NEWS_SET = "news"
 EXOGENOUS: dict[str, tuple[str, ...]] = {
-    "none": (),
     "volatility": ("realized_volatility", "parkinson", "garman_klass", "rogers_satchell", "yang_zhang"),
     "order_flow": ("order_flow", "weighted_body"),
+    NEWS_SET: ("news_impulse_", "news_avg_sentiment_"),
 }
-"""Sets of exogenous columns, each by the beginnings of the columns' names."""
+"""Sets of exogenous columns, each by the beginnings of the columns' names. Of the news, the fading sums in
+units of volatility and the plain means: a price that answers each article in proportion to its tone is
+linear in these."""
+
+_TUNED = ("none", "volatility", "order_flow", "news", "order_flow+news")
+_OF_NEWS = "news_"  # columns of this beginning are 0 where they are missing
 
 
-def exogenous_columns(name: str, available: Collection[str]) -> tuple[str, ...]:
-    """Columns of the exogenous set `name` that there are.
+def split_sets(name: str) -> tuple[str, ...]:
+    """The sets in a value of `exogenous`: ``none`` has none, ``order_flow+news`` two.
 
     Raises
     ------
     ModelError
-        There is no such set.
+        There is no such set, or one stands twice.
     """
-    if name not in EXOGENOUS:
-        msg = f"ar: exogenous={name!r}; required: one of {sorted(EXOGENOUS)}"
+    parts = () if name == "none" else tuple(name.split("+"))
+    if not set(parts) <= set(EXOGENOUS) or len(set(parts)) < len(parts):
+        msg = f"ar: exogenous={name!r}; required: none, or one or more of {sorted(EXOGENOUS)} joined by '+'"
         raise ModelError(msg)
-    return tuple(c for c in available if c.startswith(EXOGENOUS[name])) if EXOGENOUS[name] else ()
+    return parts
+
+
+def join_sets(parts: Iterable[str]) -> str:
+    """The value of `exogenous` for these sets; the reverse of `split_sets`."""
+    return "+".join(parts) or "none"
+
+
+def exogenous_columns(name: str, available: Collection[str]) -> tuple[str, ...]:
+    """Columns that there are of the exogenous sets in `name`, in the order of `available`.
+
+    Raises
+    ------
+    ModelError
+        As for `split_sets`.
+    """
+    beginnings = tuple(b for part in split_sets(name) for b in EXOGENOUS[part])
+    return tuple(c for c in available if c.startswith(beginnings))
+
+
+def exogenous_sets(available: Collection[str]) -> tuple[str, ...]:
+    """Values of `exogenous` to tune over: those whose every set has columns."""
+    return tuple(
+        name for name in _TUNED if all(exogenous_columns(part, available) for part in split_sets(name))
+    )
 
 
 class AutoregressionModel(FittedModel):
     """Coefficients on standardised columns; label / `target_scale` = intercept + z·coefficients.
 
-    A missing exogenous value counts as its training mean (stored here); a missing lag is refused.
+    A missing exogenous value counts as its training mean (stored here), and of the news as 0: there was none
+    to move the price, whatever the tone of news in general. A missing lag is refused.
     """
 
     family = "ar"
@@ -76,8 +117,8 @@ class AutoregressionModel(FittedModel):
         self._coefficient: Float64Array = table[:, 2]
 
     def _parts(self, X: Float32Array) -> Float64Array:
-        used = X[:, self._index].astype(np.float64)
-        used = _filled(used, tuple(self.terms), self._mean)
+        names = tuple(self.terms)
+        used = _filled(_silence_as_zero(X[:, self._index].astype(np.float64), names), names, self._mean)
         parts: Float64Array = np.multiply((used - self._mean) / self._scale, self._coefficient)
         return parts
 
@@ -133,7 +174,7 @@ class AutoregressionTraining(Training):
 
         X, y = self._prepared.train
         index = [self._prepared.columns.index(c) for c in self._used]
-        used = X[:, index].astype(np.float64)
+        used = _silence_as_zero(X[:, index].astype(np.float64), self._used)
         mean = np.array([_mean(column) for column in used.T])
         used = _filled(used, self._used, mean)
         scale = used.std(axis=0)
@@ -212,6 +253,12 @@ class Autoregression(Family):
 def _mean(column: Float64Array) -> float:
     known = column[~np.isnan(column)]
     return float(known.mean()) if len(known) else 0.0
+
+
+def _silence_as_zero(X: Float64Array, names: tuple[str, ...]) -> Float64Array:
+    """Missing values of the news as 0: an empty window has no tone."""
+    news = np.array([name.startswith(_OF_NEWS) for name in names], dtype=np.bool_)
+    return np.where(news & np.isnan(X), 0.0, X)
 
 
 def _filled(X: Float64Array, names: tuple[str, ...], mean: Float64Array) -> Float64Array:

@@ -34,7 +34,7 @@ Int64Array = npt.NDArray[np.int64]
 WINDOWS = {"15m": 15, "60m": 60, "24h": 1_440}
 """Trailing windows by name, minutes."""
 
-HALF_LIVES = {"1h": 60, "1d": 1_440}
+HALF_LIVES = {"15m": 15, "1h": 60, "1d": 1_440}
 """Half-lives of decaying means by name, minutes; an article counts for `_FORGOTTEN_AFTER` of them."""
 
 _FORGOTTEN_AFTER = 10  # half-lives; the weight is then 1/1024

@@ -10,7 +10,7 @@ import ray
 
 from marketray.errors import TuningError
 from marketray.models import get_family
-from marketray.models.autoregression import EXOGENOUS, exogenous_columns
+from marketray.models.autoregression import exogenous_sets
 from marketray.models.columns import lag_columns
 from marketray.tuning.actor import FamilyJob, Warm
 from marketray.tuning.records import TrialRecord, best_of, read_predictions
@@ -34,10 +34,13 @@ def space_of(job: FamilyJob, columns: tuple[str, ...]) -> Space:
     if not get_family(job.family).columns(columns) or (job.family == "ar" and not lag_columns(columns)):
         msg = f"{job.family}: none of the {len(columns)} columns is for this family"
         raise TuningError(msg, hint="keep the feature groups it needs, or leave the family out")
-    sets = tuple(n for n in EXOGENOUS if n == "none" or exogenous_columns(n, columns))
     lags = min(job.max_lags, max(len(lag_columns(columns)), 1))
     return first_space(
-        job.family, task=job.budget.task, max_rounds=job.max_rounds, max_lags=lags, exogenous=sets
+        job.family,
+        task=job.budget.task,
+        max_rounds=job.max_rounds,
+        max_lags=lags,
+        exogenous=exogenous_sets(columns),
     )
 
 

@@ -58,6 +58,19 @@ def test_signals_follow_their_formulas():
     assert ROWS["news_trading_signal_60m"].n_unique() == 3
 
 
+def test_an_impulse_is_the_fading_sum_in_units_of_volatility():
+    catalog = build_catalog(FeatureSettings(groups=("news", "volatility")), (*COLUMNS, NEWS))
+    rows = compute(catalog, BARS, SESSIONS, NEWSFEED)
+    times = NEWSFEED["available_at"].to_physical().to_numpy()
+    tone = (NEWSFEED["positive"] - NEWSFEED["negative"]).to_numpy()
+    assert rows["news_impulse_15m"][:60].null_count() == 60
+    for i in range(60, len(rows), 131):
+        age = (rows["decision_at"].to_physical()[i] - times) / 60e6  # minutes
+        used = (age > 0) & (age <= 150)
+        expected = (tone[used] * 0.5 ** (age[used] / 15)).sum() * rows["realized_volatility_60"][i]
+        assert rows["news_impulse_15m"][i] == pytest.approx(expected, rel=1e-9, abs=1e-15)
+
+
 def test_the_thresholds_of_the_trading_signal_are_settings():
     eager = build_catalog(
         FeatureSettings(groups=("news",), trading_sentiment=0.0, trading_strength=0.0), (*COLUMNS, NEWS)

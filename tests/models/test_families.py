@@ -11,6 +11,7 @@ import pytest
 
 from marketray.errors import ModelError
 from marketray.models import FAMILY_NAMES, get_family, load_model
+from marketray.models.autoregression import exogenous_columns, exogenous_sets, join_sets, split_sets
 from tests.models.conformance import COLUMNS, FamilyConformance, market
 
 
@@ -123,6 +124,29 @@ class TestLeastSquares:
         with pytest.raises(ModelError, match=r"ar: \['return_1_lag_1'\] hold NaN"):
             model.predict(gap)
 
+    def test_missing_news_is_no_news(self) -> None:
+        X, y = market()
+        columns = ("return_1_lag_0", "realized_volatility_x", "news_avg_sentiment_60m")
+        X = X[:, [0, 7, 8]].copy()
+        X[:, 1:] += 0.5  # a mean far from 0
+        X[::3, 2] = np.nan
+        model = get_family("ar").fit({"lags": 1, "exogenous": "volatility+news"}, columns, X, y)
+        filled = np.nan_to_num(X)
+        np.testing.assert_array_equal(model.predict(X), model.predict(filled))
+        design = np.column_stack([np.ones(len(y)), filled]).astype(float)
+        beta, *_ = np.linalg.lstsq(design, y, rcond=None)
+        np.testing.assert_allclose(model.predict(X), design @ beta, rtol=1e-5, atol=1e-10)
+
+    def test_exogenous_sets_are_those_with_columns_and_join(self) -> None:
+        assert exogenous_sets(COLUMNS) == ("none", "volatility", "order_flow")
+        assert exogenous_sets(("news_impulse_1h",)) == ("none", "news")
+        both = ("order_flow_30", "news_impulse_1h", "news_avg_sentiment_60m", "news_minutes_since")
+        assert exogenous_sets(both) == ("none", "order_flow", "news", "order_flow+news")
+        assert exogenous_columns("order_flow+news", both) == both[:3]
+        assert exogenous_columns("none", both) == ()
+        for name in ("none", "news", "order_flow+news"):
+            assert join_sets(split_sets(name)) == name
+
     def test_a_constant_column_changes_nothing(self) -> None:
         X, y = market()
         columns = ("return_1_lag_0", "order_flow_x")
@@ -133,7 +157,11 @@ class TestLeastSquares:
 
     @pytest.mark.parametrize(
         ("params", "message"),
-        [({"lags": 7}, "lags=7; required: 1 to 6"), ({"exogenous": "moon"}, "exogenous='moon'; required")],
+        [
+            ({"lags": 7}, "lags=7; required: 1 to 6"),
+            ({"exogenous": "moon"}, "exogenous='moon'; required: none, or one or more of"),
+            ({"exogenous": "news+news"}, "exogenous='news.news'; required"),
+        ],
     )
     def test_unusable_parameters(self, params: dict[str, object], message: str) -> None:
         X, y = market()

@@ -27,7 +27,7 @@ def news(trading_sentiment: float, trading_strength: float) -> list[Feature]:
         the signal strength above the second.
     """
     windows = [f for w in WINDOWS for f in _window(w, trading_sentiment, trading_strength)]
-    return [*windows, *(f for life in HALF_LIVES for f in _decaying(life)), _minutes()]
+    return [*windows, *(f for life in HALF_LIVES for f in _decaying(life)), *_impulses(), _minutes()]
 
 
 def _window(window: str, trading_sentiment: float, trading_strength: float) -> list[Feature]:
@@ -81,6 +81,21 @@ def _decaying(life: str) -> list[Feature]:
     ]
 
 
+def _impulses() -> list[Feature]:
+    volatility, bars = "realized_volatility_60", 61
+    return [
+        _feature(
+            f"news_impulse_{life}",
+            pl.col(f"_news_intensity_{life}") * pl.col(volatility),
+            f"news_intensity_{life} * {volatility}: news moves prices further in volatile hours",
+            "log return per bar",
+            lookback=bars,
+            exact=False,
+        )
+        for life in HALF_LIVES
+    ]
+
+
 def _minutes() -> Feature:
     return _feature(
         "news_minutes_since",
@@ -90,11 +105,13 @@ def _minutes() -> Feature:
     )
 
 
-def _feature(name: str, expression: pl.Expr, formula: str, unit: str, *, exact: bool = True) -> Feature:
+def _feature(
+    name: str, expression: pl.Expr, formula: str, unit: str, *, lookback: int = 1, exact: bool = True
+) -> Feature:
     return Feature(
         name=name,
         group=_GROUP,
-        lookback=1,
+        lookback=lookback,
         expression=expression,
         formula=formula,
         source=_SOURCE,
