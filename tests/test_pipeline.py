@@ -49,7 +49,7 @@ def test_any_other_failure_of_a_task_names_its_reason(ray_local: None) -> None:
 
 
 def test_an_unknown_stage_is_refused() -> None:
-    with pytest.raises(SettingsError, match="stage='bake'; required: one of ingest, features"):
+    with pytest.raises(SettingsError, match="stage='bake'; required: one of ingest, sentiment, features"):
         run_stage("bake", load_settings())
 
 

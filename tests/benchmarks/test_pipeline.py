@@ -24,6 +24,6 @@ def test_the_last_line_holds_the_figures() -> None:
     assert set(line) == {"bars", "features", "trials", "seconds", "stage_seconds", "rss_mb"}
     assert (line["bars"], line["trials"]) == (16_000, 3)
     assert line["features"] >= 100
-    assert list(line["stage_seconds"]) == ["ingest", "features", "dataset", "tune", "select"]
+    assert list(line["stage_seconds"]) == ["ingest", "sentiment", "features", "dataset", "tune", "select"]
     assert sum(line["stage_seconds"].values()) <= line["seconds"]
     assert 50 < line["rss_mb"] < 4_000

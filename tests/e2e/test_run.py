@@ -22,7 +22,9 @@ def test_the_summary_names_the_evidence_the_report_and_the_seconds(shell: Shell,
     selection = first_run["selection"]
     assert selection["verdict"] in {"promoted", "bootstrap"}
     assert selection["selected_model"] in {"xgboost", "lightgbm", "ar"}
-    assert list(first_run["stage_seconds"]) == sorted(["ingest", "features", "dataset", "tune", "select"])
+    assert list(first_run["stage_seconds"]) == sorted(
+        ["ingest", "sentiment", "features", "dataset", "tune", "select"]
+    )
     report = Path(first_run["report"]).read_text()
     assert report.startswith("<!doctype html>")
     assert selection["verdict"] in report

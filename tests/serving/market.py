@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from marketray.bars import COLUMNS
+from marketray.bars import COLUMNS, OPTIONAL
 from marketray.hashing import table_hash
 from marketray.lake import Lake, Manifest
 from marketray.sessions import Sessions, trading_sessions
@@ -81,7 +81,7 @@ def write_card(folder: Path, columns: list[str], catalog_hash: str, **changes: o
         "task": "regression",
         "columns": columns,
         "catalog_hash": catalog_hash,
-        "feature_inputs": ["volume", "bid", "ask"],
+        "feature_inputs": list(OPTIONAL),
         "feature_settings": Settings().features.model_dump(mode="json"),
         "market": Settings().market.model_dump(mode="json"),
         "test_rmse_pct": 0.123,

@@ -139,7 +139,7 @@ def test_volume_is_needed_only_where_a_feature_uses_it(market: Market, tmp_path:
     family = get_family("zero")
     model = family.fit({}, (), np.zeros((9, 0), np.float32), np.zeros(9))
     model.save(tmp_path)
-    write_card(tmp_path, [], catalog.hash, model_type="zero")
+    write_card(tmp_path, [], catalog.hash, model_type="zero", feature_inputs=list(catalog.inputs))
     served = Forecaster(tmp_path)
     assert served.inputs == ()
     bars = market.bars.select(BAR_COLUMNS).with_columns(
