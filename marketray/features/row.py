@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from marketray.features.demand import Demand
 from marketray.features.kernel import known_values, with_kernel_columns
+from marketray.features.tree import Graph, Unknown
 
 if TYPE_CHECKING:
     from marketray.features.catalog import Catalog
@@ -128,8 +130,24 @@ class RowPlan:
         self.catalog = catalog
         self._names = catalog.names
         self._lookbacks = np.array([f.lookback for f in catalog.features], dtype=np.int64)
+        self._places, self._demand = self._compiled()
         numbers = np.searchsorted(_TAILS, self._lookbacks)
-        self._groups = [_Group.of(catalog, np.flatnonzero(numbers == k)) for k in np.unique(numbers)]
+        numbers[self._places] = -1
+        self._groups = [
+            _Group.of(catalog, np.flatnonzero(numbers == k)) for k in np.unique(numbers) if k >= 0
+        ]
+
+    def _compiled(self) -> tuple[npt.NDArray[np.intp], Demand]:
+        """Features whose every operation is known, and the program that computes them."""
+        graph = Graph({e.meta.output_name(): e for layer in self.catalog.layers for e in layer})
+        places, wanted = [], []
+        for i, feature in enumerate(self.catalog.features):
+            try:
+                wanted.append((graph.column(feature.name), feature.lookback))
+            except Unknown:
+                continue
+            places.append(i)
+        return np.array(places, dtype=np.intp), Demand(graph, wanted)
 
     def evaluate(
         self, bars: pl.DataFrame, sessions: Sessions, news: pl.DataFrame | None = None
@@ -153,6 +171,7 @@ class RowPlan:
         """
         frame = with_kernel_columns(self.catalog, bars, sessions, news)
         values = np.empty(len(self._names))
+        values[self._places] = self._demand.last(frame)
         for group in self._groups:
             values[group.places] = group.last(frame)
         shown = known_values(values, self._lookbacks, frame["_row"][-1])

@@ -18,8 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from marketray.hashing import digest
+
 __all__ = [
     "absolute_deviation",
+    "array_function",
     "bars_since_maximum",
     "decay_lookback",
     "deviation",
@@ -39,6 +42,8 @@ __all__ = [
 _ROWS_AT_ONCE = 8_192  # 64 KiB of values stay in the cache
 
 Float64Array = npt.NDArray[np.float64]
+
+_functions: dict[str, tuple[partial[Float64Array], int]] = {}
 
 _FORGOTTEN = 1e-16  # weight below which a recursive mean no longer knows its start
 
@@ -88,6 +93,11 @@ def window_share_at_most(values: Float64Array, window: int, every: int) -> Float
     """
     out = np.full(len(values), np.nan)
     gap = np.isnan(values)
+    if len(values) - window < window // every:  # fewer rows than values in a window
+        for t in range(window - 1, len(values)):
+            past = values[t - window + every : t + 1 : every]
+            out[t] = np.nan if gap[t - window + every : t + 1 : every].any() else (past <= past[-1]).mean()
+        return out
     for start in range(window - 1, len(values), _ROWS_AT_ONCE):
         end = min(start + _ROWS_AT_ONCE, len(values))
         count = np.zeros(end - start, dtype=np.int16)
@@ -162,9 +172,23 @@ def decay_lookback(alpha: float) -> int:
     return math.ceil(math.log(_FORGOTTEN) / math.log1p(-alpha))
 
 
+def array_function(name: str) -> tuple[partial[Float64Array], int] | None:
+    """The function that an expression of this module applies to its input, and its window.
+
+    `name` is the input's, as the expression gives it; None where no expression in this process has it.
+    """
+    return _functions.get(name)
+
+
 def _apply(expression: pl.Expr, function: partial[Float64Array]) -> pl.Expr:
+    """The expression of a function of a window; its input is given the function's name."""
+    given = function.keywords
+    weights = given.get("weights", ())
+    name = f"{function.func.__name__} of {digest([*weights], [given[k] for k in given if k != 'weights'])}"
+    _functions[name] = function, given.get("window", len(weights))
+
     def evaluate(series: pl.Series) -> pl.Series:
         values = series.cast(pl.Float64).to_numpy()
         return pl.Series(series.name, function(values), nan_to_null=True)
 
-    return expression.map_batches(evaluate, return_dtype=pl.Float64)
+    return expression.alias(name).map_batches(evaluate, return_dtype=pl.Float64)

@@ -1,0 +1,346 @@
+"""Feature expressions as one graph: equal parts of all features are one node.
+
+Polars writes an expression as JSON. What is read here is a closed set of operations on Float64, Int64,
+Boolean and time columns whose meaning is fixed; anything else is `Unknown`, and whoever asked evaluates the
+expression itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from marketray.features.windows import array_function
+
+__all__ = ["Graph", "Node", "Unknown"]
+
+_TIMES = ("time", "_decision_at", "_open_at", "_close_at")
+_COUNTS = ("_row", "_session")
+
+_ARITHMETIC = {"Plus", "Minus", "Multiply", "TrueDivide", "FloorDivide", "Modulus"}
+_COMPARISONS = {"Gt", "GtEq", "Lt", "LtEq", "Eq", "NotEqValidity"}
+_NUMBERS = {"float", "int", "small"}
+_PARTS = {"Hour": 23, "Minute": 59, "WeekDay": 7, "Day": 31, "Month": 12, "Quarter": 4, "DaysInMonth": 31}
+_SMALL = 60  # far from where Int8, the type of a date's parts, runs over
+
+
+class Unknown(Exception):  # noqa: N818  (no failure: the expression is evaluated by Polars)
+    """The graph has no node for this part of an expression."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation.
+
+    Attributes
+    ----------
+    op:
+        Its name.
+    inputs:
+        Places of its operands in the graph, all before its own.
+    params:
+        What else it needs, in the order its function takes it.
+    kind:
+        Type of its values: "float", "int" (Int64), "small" (a part of a date), "index" (UInt32), "bool",
+        "time" or "time ZONE" (microseconds of UTC since the epoch), "span" (microseconds), "null".
+    constant:
+        It is the same in every row.
+    """
+
+    op: str
+    inputs: tuple[int, ...]
+    params: tuple[Hashable, ...]
+    kind: str
+    constant: bool = False
+
+
+class Graph:
+    """The nodes behind some columns, operands first.
+
+    Parameters
+    ----------
+    definitions:
+        Expression of every column that is not in the bars.
+    """
+
+    def __init__(self, definitions: Mapping[str, pl.Expr]) -> None:
+        self.nodes: list[Node] = []
+        self._definitions = definitions
+        self._places: dict[Node, int] = {}
+        self._columns: dict[str, int | Unknown] = {}
+
+    def column(self, name: str) -> int:
+        """Place of the node that is the column `name`; raises `Unknown`."""
+        if name not in self._columns:
+            try:
+                self._columns[name] = self._defined(name)
+            except Unknown as unknown:
+                self._columns[name] = unknown
+        place = self._columns[name]
+        if isinstance(place, Unknown):
+            raise place
+        return place
+
+    def _defined(self, name: str) -> int:
+        if name not in self._definitions:
+            kind = "time" if name in _TIMES else "int" if name in _COUNTS else "float"
+            return self._add("column", (), (name,), kind)
+        return self._read(json.loads(self._definitions[name].meta.serialize(format="json")))
+
+    def _add(self, op: str, inputs: tuple[int, ...], params: tuple[Hashable, ...], kind: str) -> int:
+        constant = op == "literal" or (bool(inputs) and all(self.nodes[i].constant for i in inputs))
+        if constant and op not in {"literal", "Cast", "Share"} | _ARITHMETIC:
+            raise Unknown(op)
+        node = Node(op, inputs, params, kind, constant)
+        if node not in self._places:
+            self._places[node] = len(self.nodes)
+            self.nodes.append(node)
+        return self._places[node]
+
+    def _read(self, tree: Any) -> int:
+        if not isinstance(tree, dict) or len(tree) != 1:
+            raise Unknown(str(tree))
+        ((name, body),) = tree.items()
+        reader = {
+            "Column": self.column,
+            "Literal": self._literal,
+            "Alias": lambda parts: self._read(parts[0]),
+            "BinaryExpr": self._binary,
+            "Ternary": self._ternary,
+            "Cast": self._cast,
+            "Over": self._over,
+            "Function": self._function,
+            "AnonymousFunction": self._array_function,
+        }.get(name)
+        if reader is None:
+            raise Unknown(name)
+        return reader(body)
+
+    def _kind(self, place: int) -> str:
+        return self.nodes[place].kind
+
+    def _require(self, met: bool, what: object) -> None:
+        if not met:
+            raise Unknown(str(what))
+
+    def _literal(self, body: Any) -> int:
+        shape = next(iter(body.values()))
+        ((name, value),) = shape.items()
+        kinds = {"Int": "int", "Int64": "int", "Float": "float", "Float64": "float", "Boolean": "bool"}
+        if name == "Duration" and value[1] == "Microseconds":
+            return self._add("literal", (), (value[0],), "span")
+        if name == "Null":
+            return self._add("literal", (), (None,), "null")
+        self._require(name in kinds and isinstance(value, int | float) and str(value) != "-0.0", body)
+        return self._add("literal", (), (value,), kinds[name])
+
+    def _value(self, tree: Any) -> Any:
+        """A literal's value; the place of a literal says what it is."""
+        node = self.nodes[self._read(tree)]
+        self._require(node.op == "literal" and node.kind in {"int", "float", "bool"}, tree)
+        return node.params[0]
+
+    def _binary(self, body: Any) -> int:
+        op, left, right = body["op"], self._read(body["left"]), self._read(body["right"])
+        kinds = self._kind(left), self._kind(right)
+        if op in _ARITHMETIC:
+            kind = self._sum_kind(op, left, right)
+            if op == "TrueDivide" and self.nodes[right].constant:
+                op = "Share"  # Polars multiplies by the inverse
+            return self._add(op, (left, right), (), kind)
+        if op in {"And", "Or"}:
+            self._require(kinds == ("bool", "bool"), body)
+            return self._add(op, (left, right), (), "bool")
+        self._require(op in _COMPARISONS and (set(kinds) <= _NUMBERS or kinds[0] == kinds[1]), op)
+        return self._add(op, (left, right), (), "bool")
+
+    def _sum_kind(self, op: str, left: int, right: int) -> str:
+        kinds = self._kind(left), self._kind(right)
+        if op == "Multiply" and set(kinds) == {"float", "bool"}:
+            return "float"
+        if op in {"FloorDivide", "Modulus"}:
+            divisor = self.nodes[right]
+            positive = divisor.op == "literal" and isinstance(divisor.params[0], int) and divisor.params[0] > 0
+            self._require(kinds == ("int", "int") and positive, op)
+            return "int"
+        if set(kinds) <= _NUMBERS:
+            if op == "TrueDivide" or "float" in kinds:
+                return "float"
+            if kinds == ("small", "int") and self.nodes[right].op == "literal":
+                number = self.nodes[right].params[0]
+                self._require(op in {"Plus", "Minus"} and isinstance(number, int) and number <= _SMALL, op)
+                return "small"
+            self._require(kinds == ("int", "int"), kinds)
+            return "int"
+        times = {
+            ("Minus", "time", "time"): "span",
+            ("Minus", "time", "span"): "time",
+            ("Plus", "time", "span"): "time",
+            ("Minus", "span", "span"): "span",
+            ("Plus", "span", "span"): "span",
+        }
+        self._require((op, *kinds) in times, kinds)
+        return times[op, *kinds]
+
+    def _ternary(self, body: Any) -> int:
+        condition, chosen, other = (self._read(body[part]) for part in ("predicate", "truthy", "falsy"))
+        kinds = {self._kind(chosen), self._kind(other)} - {"null"}
+        if kinds == {"float", "int"}:
+            chosen, other = self._as_float(chosen), self._as_float(other)
+            kinds = {"float"}
+        self._require(self._kind(condition) == "bool" and len(kinds) == 1, "Ternary")
+        return self._add("Ternary", (condition, chosen, other), (), kinds.pop())
+
+    def _as_float(self, place: int) -> int:
+        return self._add("Cast", (place,), ("float",), "float") if self._kind(place) == "int" else place
+
+    def _cast(self, body: Any) -> int:
+        place, target = self._read(body["expr"]), {"Float64": "float", "Int64": "int"}.get(
+            body["dtype"].get("Literal")
+        )
+        sources = {"float": {*_NUMBERS, "index", "bool"}, "int": {"int", "small", "index", "bool"}}
+        self._require(target is not None and self._kind(place) in sources[target], "Cast")
+        assert target is not None
+        return self._add("Cast", (place,), (target,), target)
+
+    def _over(self, body: Any) -> int:
+        by_session = body["partition_by"] == [{"Column": "_session"}] and body["order_by"] is None
+        self._require(by_session and body["mapping"] == "GroupsToRows", "Over")
+        inner, session = body["function"], self.column("_session")
+        if "Agg" in inner:
+            self._require(list(inner["Agg"]) == ["First"], "Agg")
+            place = self._read(inner["Agg"]["First"])
+            return self._add("over", (place, session), ("First",), self._kind(place))
+        self._require("Function" in inner, "Over")
+        function = inner["Function"]["function"]
+        self._require(isinstance(function, dict), function)
+        ((name, options),) = function.items()
+        if name == "Range":
+            return self._count_in_session(inner, session)
+        self._require(name in {"CumSum", "CumMax", "CumMin"} and options == {"reverse": False}, name)
+        place = self._read(inner["Function"]["input"][0])
+        self._require(self._kind(place) == "float", name)
+        return self._add("over", (place, session), (name,), "float")
+
+    def _count_in_session(self, inner: Any, session: int) -> int:
+        known = json.loads(pl.int_range(1, pl.len() + 1).meta.serialize(format="json"))
+        self._require(inner == known, "Range")
+        return self._add("over", (session, session), ("Count",), "int")
+
+    def _function(self, body: Any) -> int:
+        function, trees = body["function"], body["input"]
+        name, options = (function, None) if isinstance(function, str) else next(iter(function.items()))
+        if name in {"Shift", "Diff"}:
+            return self._shift(name, options, trees)
+        if name == "SearchSorted":
+            return self._search(options, trees)
+        if name in {"FillNull", "Clip", "Log"} or (name, options) == ("Pow", "Generic"):
+            return self._with_literals(name, options, trees)
+        places = tuple(self._read(tree) for tree in trees if "Literal" not in tree or name != "TemporalExpr")
+        kinds = {self._kind(place) for place in places}
+        if name == "TemporalExpr":
+            return self._temporal(options, places[0])
+        if name == "Boolean":
+            return self._boolean(options, places)
+        if name == "FillNullWithStrategy":
+            self._require(options == {"Forward": None}, options)
+            return self._add("forward", places, (), self._kind(places[0]))
+        self._require(kinds == {"float"}, name)
+        if name in {"RollingExpr", "EwmMean", "EwmStd"}:
+            return self._windowed(name, options, places)
+        op = options if name in {"Pow", "Trigonometry"} else name
+        known = {"Abs", "Negate", "Sign", "Sqrt", "Sin", "Cos", "Tanh", "MaxHorizontal", "MinHorizontal"}
+        self._require(isinstance(op, str) and op in known, op)
+        return self._add(op, places, (), "float")
+
+    def _shift(self, name: str, options: Any, trees: Any) -> int:
+        place, steps = self._read(trees[0]), self._value(trees[1])
+        self._require(isinstance(steps, int) and steps >= 0 and options in (None, "Ignore"), name)
+        if name == "Shift":
+            return self._add("shift", (place,), (steps,), self._kind(place)) if steps else place
+        earlier = self._add("shift", (place,), (steps,), self._kind(place))
+        return self._add("Minus", (place, earlier), (), self._sum_kind("Minus", place, earlier))
+
+    def _search(self, options: Any, trees: Any) -> int:
+        column, wanted = (self._read(tree) for tree in trees)
+        sorted_times = self.nodes[column].params == ("time",) and self._kind(wanted) == "time"
+        self._require(sorted_times and options == {"side": "Right", "descending": False}, options)
+        return self._add("search", (column, wanted), (), "index")
+
+    def _with_literals(self, name: str, options: Any, trees: Any) -> int:
+        place, values = self._read(trees[0]), [self._value(tree) for tree in trees[1:]]
+        kind = self._kind(place)
+        if name == "FillNull":
+            self._require(kind == "bool" and isinstance(values[0], bool), name)
+            return self._add(name, (place,), (values[0],), kind)
+        if name == "Clip":
+            low = values.pop(0) if options["has_min"] else None
+            high = values.pop(0) if options["has_max"] else None
+            whole = all(bound is None or isinstance(bound, int) for bound in (low, high))
+            self._require(kind == "float" or (kind == "int" and whole), name)
+            return self._add(name, (place,), (low, high), kind)
+        if name == "Log":
+            self._require(kind == "float" and values == [2.718281828459045], name)
+            return self._add(name, (place,), (), kind)
+        self._require(kind == "float" and values == [2], name)
+        return self._add("Square", (place,), (), kind)
+
+    def _temporal(self, options: Any, place: int) -> int:
+        kind = self._kind(place)
+        if options == {"TotalMicroseconds": {"fractional": False}} and kind == "span":
+            return self._add("same", (place,), (), "int")
+        if options == {"TimeStamp": "Microseconds"} and kind == "time":
+            return self._add("same", (place,), (), "int")
+        if isinstance(options, str) and options in _PARTS and kind == "time":
+            return self._add("part", (place,), (options,), "small")
+        if isinstance(options, dict) and "ConvertTimeZone" in options and kind == "time":
+            return self._add("same", (place,), (), f"time {options['ConvertTimeZone']['inner']}")
+        self._require(options == {"ReplaceTimeZone": [None, "Raise"]} and kind.startswith("time "), options)
+        return self._add("wall", (place,), (kind.removeprefix("time "),), "time")
+
+    def _boolean(self, options: Any, places: tuple[int, ...]) -> int:
+        kinds = {self._kind(place) for place in places}
+        if options in ("IsNotNull", "IsNull"):
+            return self._add(options, places, (), "bool")
+        if options == "Not":
+            self._require(kinds == {"bool"}, options)
+            return self._add("Not", places, (), "bool")
+        between = isinstance(options, dict) and options.get("IsBetween")
+        self._require(bool(between) and kinds <= _NUMBERS, options)
+        value, low, high = places
+        over = "GtEq" if between["closed"] in {"Both", "Left"} else "Gt"
+        under = "LtEq" if between["closed"] in {"Both", "Right"} else "Lt"
+        above = self._add(over, (value, low), (), "bool")
+        return self._add("And", (above, self._add(under, (value, high), (), "bool")), (), "bool")
+
+    def _windowed(self, name: str, options: Any, places: tuple[int, ...]) -> int:
+        if name != "RollingExpr":
+            found = options["options"]
+            keys = ("alpha", "adjust", "bias", "min_periods", "ignore_nulls")
+            return self._add(name, places, tuple(found[key] for key in keys), "float")
+        function, found = options["function"], options["options"]
+        window, params = found["window_size"], found["fn_params"] or {}
+        plain = found["min_periods"] == window and found["weights"] is None and not found["center"]
+        self._require(plain and function in {"Mean", "Sum", "Max", "Min", "Var", "Std", "Quantile"}, function)
+        extra: tuple[Hashable, ...] = ()
+        if function in {"Var", "Std"}:
+            extra = (params["Var"]["ddof"],)
+        if function == "Quantile":
+            self._require(params["Quantile"]["method"] == "Linear", params)
+            extra = (params["Quantile"]["prob"],)
+        return self._add("rolling", places, (function, window, *extra), "float")
+
+    def _array_function(self, body: Any) -> int:
+        """A function of `marketray.features.windows`, known by the name that its input is given."""
+        (tree,) = body["input"]
+        self._require("Alias" in tree, "AnonymousFunction")
+        name = tree["Alias"][1]
+        found = array_function(name)
+        place = self._read(tree)
+        self._require(found is not None and self._kind(place) == "float", name)
+        assert found is not None
+        return self._add("array", (place,), (name, found[1]), "float")
