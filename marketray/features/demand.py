@@ -97,6 +97,9 @@ class Demand:
         params: Any = node.params
         if node.op == "shift":
             return [(span.first + params[0], span.end + params[0])]
+        if node.op == "shift to edge":
+            start = span.first + params[0]
+            return [(start, max(min(span.end + params[0], self._reach[place]), start + 1))]
         if node.op in _WINDOWED:
             return [(span.first, span.end + params[1] - 1)]
         far = (span.first, max(self._reach[place], span.end))
@@ -114,6 +117,12 @@ class Demand:
         if node.op == "shift":
             (first, end), operand = needs[0], node.inputs[0]
             self._values[place] = self._view(operand, first, end)
+            return
+        if node.op == "shift to edge":
+            view = self._view(node.inputs[0], *needs[0], whole=True)
+            lacking = span.end + int(str(node.params[0])) - needs[0][1]
+            function = _after_nulls(lacking, scalar=span.end - span.first == 1)
+            self._values[place] = self._program.add(function, (view,))
             return
         whole = node.op in _FAR or node.op in _WINDOWED
         arguments = tuple(
@@ -169,16 +178,28 @@ def _slice(start: int, end: int, scalar: bool) -> Operation:
     return one if scalar else some
 
 
+def _after_nulls(count: int, *, scalar: bool) -> Operation:
+    def run(a: Operand) -> Operand:
+        x, p = _padded(a, count)
+        return (x[0], None if p is None else p[0]) if scalar else (x, p)
+
+    return run
+
+
+def _padded(a: Operand, count: int) -> Operand:
+    """The operand with `count` nulls before it."""
+    if not count:
+        return a
+    x, p = a
+    known = np.ones(len(x), dtype=bool) if p is None else p
+    return np.concatenate([np.zeros(count, x.dtype), x]), np.concatenate([np.zeros(count, bool), known])
+
+
 def _read(column: pl.Series, length: int) -> Operand:
     """The last values of a column; before the first bar all are null."""
     column = column.tail(length)
     known = column.is_not_null().to_numpy() if column.null_count() else None
-    if column.dtype != pl.Float64:
-        column = column.to_physical().cast(pl.Int64).fill_null(0)
     values = column.to_numpy()
-    short = length - len(values)
-    if not short:
-        return values, known
-    before = np.zeros(short, dtype=values.dtype)
-    known = np.ones(len(values), dtype=bool) if known is None else known
-    return np.concatenate([before, values]), np.concatenate([before.astype(bool), known])
+    if values.dtype.kind == "M":
+        values = values.view(np.int64)  # microseconds
+    return _padded((values, known), length - len(values))

@@ -119,7 +119,8 @@ def _choose(c: Operand, t: Operand, f: Operand) -> Operand:
     x = np.where(holds, t[0], f[0])
     if t[1] is None and f[1] is None:
         return x, None
-    return x, np.where(holds, True if t[1] is None else t[1], True if f[1] is None else f[1])
+    known = np.where(holds, True if t[1] is None else t[1], True if f[1] is None else f[1])
+    return x, None if known.all() else known
 
 
 def _extreme(function: Any) -> Operation:

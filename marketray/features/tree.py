@@ -72,14 +72,18 @@ class Graph:
         self._definitions = definitions
         self._places: dict[Node, int] = {}
         self._columns: dict[str, int | Unknown] = {}
+        self._filling = False  # a forward fill is being read
 
     def column(self, name: str) -> int:
         """Place of the node that is the column `name`; raises `Unknown`."""
         if name not in self._columns:
+            filling, self._filling = self._filling, False
             try:
                 self._columns[name] = self._defined(name)
             except Unknown as unknown:
                 self._columns[name] = unknown
+            finally:
+                self._filling = filling
         place = self._columns[name]
         if isinstance(place, Unknown):
             raise place
@@ -234,6 +238,8 @@ class Graph:
     def _function(self, body: Any) -> int:
         function, trees = body["function"], body["input"]
         name, options = (function, None) if isinstance(function, str) else next(iter(function.items()))
+        if name == "FillNullWithStrategy":
+            return self._forward(options, trees[0])
         if name in {"Shift", "Diff"}:
             return self._shift(name, options, trees)
         if name == "SearchSorted":
@@ -246,9 +252,6 @@ class Graph:
             return self._temporal(options, places[0])
         if name == "Boolean":
             return self._boolean(options, places)
-        if name == "FillNullWithStrategy":
-            self._require(options == {"Forward": None}, options)
-            return self._add("forward", places, (), self._kind(places[0]))
         self._require(kinds == {"float"}, name)
         if name in {"RollingExpr", "EwmMean", "EwmStd"}:
             return self._windowed(name, options, places)
@@ -260,10 +263,21 @@ class Graph:
     def _shift(self, name: str, options: Any, trees: Any) -> int:
         place, steps = self._read(trees[0]), self._value(trees[1])
         self._require(isinstance(steps, int) and steps >= 0 and options in (None, "Ignore"), name)
+        op = "shift to edge" if self._filling else "shift"
+        earlier = self._add(op, (place,), (steps,), self._kind(place)) if steps else place
         if name == "Shift":
-            return self._add("shift", (place,), (steps,), self._kind(place)) if steps else place
-        earlier = self._add("shift", (place,), (steps,), self._kind(place))
+            return earlier
         return self._add("Minus", (place, earlier), (), self._sum_kind("Minus", place, earlier))
+
+    def _forward(self, options: Any, tree: Any) -> int:
+        """What is filled forward may begin at the first bar of all, so there its lags are null."""
+        self._require(options == {"Forward": None} and not self._filling, options)
+        self._filling = True
+        try:
+            place = self._read(tree)
+        finally:
+            self._filling = False
+        return self._add("forward", (place,), (), self._kind(place))
 
     def _search(self, options: Any, trees: Any) -> int:
         column, wanted = (self._read(tree) for tree in trees)

@@ -96,7 +96,7 @@ def window_share_at_most(values: Float64Array, window: int, every: int) -> Float
     if len(values) - window < window // every:  # fewer rows than values in a window
         for t in range(window - 1, len(values)):
             past = values[t - window + every : t + 1 : every]
-            out[t] = np.nan if gap[t - window + every : t + 1 : every].any() else (past <= past[-1]).mean()
+            out[t] = np.nan if np.isnan(past).any() else np.count_nonzero(past <= past[-1]) / len(past)
         return out
     for start in range(window - 1, len(values), _ROWS_AT_ONCE):
         end = min(start + _ROWS_AT_ONCE, len(values))
