@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from marketray.features.numeric import FALSE, Operand, Operation, operation
+from marketray.features.numeric import FALSE, Operand, Operation
+from marketray.features.trailing import operation
 
 if TYPE_CHECKING:
     from marketray.features.tree import Graph
@@ -186,20 +187,24 @@ def _after_nulls(count: int, *, scalar: bool) -> Operation:
     return run
 
 
-def _padded(a: Operand, count: int) -> Operand:
-    """The operand with `count` nulls before it."""
+def _padded(a: Operand, count: int, value: int = 0, *, known: bool = False) -> Operand:
+    """The operand with `count` nulls before it, or with a value that is known."""
     if not count:
         return a
     x, p = a
-    known = np.ones(len(x), dtype=bool) if p is None else p
-    return np.concatenate([np.zeros(count, x.dtype), x]), np.concatenate([np.zeros(count, bool), known])
+    after = np.ones(len(x), dtype=bool) if p is None else p
+    before = np.full(count, known)
+    return np.concatenate([np.full(count, value, x.dtype), x]), np.concatenate([before, after])
 
 
 def _read(column: pl.Series, length: int) -> Operand:
-    """The last values of a column; before the first bar all are null."""
+    """The last values of a column; before the first bar all are null, and in no session of the bars."""
     column = column.tail(length)
     known = column.is_not_null().to_numpy() if column.null_count() else None
     values = column.to_numpy()
     if values.dtype.kind == "M":
         values = values.view(np.int64)  # microseconds
-    return _padded((values, known), length - len(values))
+    short = length - len(values)
+    if column.name == "_session":
+        return _padded((values, known), short, -1, known=True)
+    return _padded((values, known), short)

@@ -168,8 +168,8 @@ class Graph:
             return "float"
         if op in {"FloorDivide", "Modulus"}:
             divisor = self.nodes[right]
-            positive = divisor.op == "literal" and isinstance(divisor.params[0], int) and divisor.params[0] > 0
-            self._require(kinds == ("int", "int") and positive, op)
+            number = divisor.params[0] if divisor.op == "literal" else None
+            self._require(kinds == ("int", "int") and isinstance(number, int) and number > 0, op)
             return "int"
         if set(kinds) <= _NUMBERS:
             if op == "TrueDivide" or "float" in kinds:
@@ -203,8 +203,9 @@ class Graph:
         return self._add("Cast", (place,), ("float",), "float") if self._kind(place) == "int" else place
 
     def _cast(self, body: Any) -> int:
-        place, target = self._read(body["expr"]), {"Float64": "float", "Int64": "int"}.get(
-            body["dtype"].get("Literal")
+        place, target = (
+            self._read(body["expr"]),
+            {"Float64": "float", "Int64": "int"}.get(body["dtype"].get("Literal")),
         )
         sources = {"float": {*_NUMBERS, "index", "bool"}, "int": {"int", "small", "index", "bool"}}
         self._require(target is not None and self._kind(place) in sources[target], "Cast")
@@ -257,8 +258,8 @@ class Graph:
             return self._windowed(name, options, places)
         op = options if name in {"Pow", "Trigonometry"} else name
         known = {"Abs", "Negate", "Sign", "Sqrt", "Sin", "Cos", "Tanh", "MaxHorizontal", "MinHorizontal"}
-        self._require(isinstance(op, str) and op in known, op)
-        return self._add(op, places, (), "float")
+        self._require(op in known, op)
+        return self._add(str(op), places, (), "float")
 
     def _shift(self, name: str, options: Any, trees: Any) -> int:
         place, steps = self._read(trees[0]), self._value(trees[1])
@@ -323,11 +324,11 @@ class Graph:
         if options == "Not":
             self._require(kinds == {"bool"}, options)
             return self._add("Not", places, (), "bool")
-        between = isinstance(options, dict) and options.get("IsBetween")
-        self._require(bool(between) and kinds <= _NUMBERS, options)
+        closed = options.get("IsBetween", {}).get("closed") if isinstance(options, dict) else None
+        self._require(closed is not None and kinds <= _NUMBERS, options)
         value, low, high = places
-        over = "GtEq" if between["closed"] in {"Both", "Left"} else "Gt"
-        under = "LtEq" if between["closed"] in {"Both", "Right"} else "Lt"
+        over = "GtEq" if closed in {"Both", "Left"} else "Gt"
+        under = "LtEq" if closed in {"Both", "Right"} else "Lt"
         above = self._add(over, (value, low), (), "bool")
         return self._add("And", (above, self._add(under, (value, high), (), "bool")), (), "bool")
 

@@ -92,20 +92,19 @@ def window_share_at_most(values: Float64Array, window: int, every: int) -> Float
     `window` is a multiple of `every`; rows are taken a cache's length at a time.
     """
     out = np.full(len(values), np.nan)
-    gap = np.isnan(values)
     if len(values) - window < window // every:  # fewer rows than values in a window
         for t in range(window - 1, len(values)):
             past = values[t - window + every : t + 1 : every]
-            out[t] = np.nan if np.isnan(past).any() else np.count_nonzero(past <= past[-1]) / len(past)
-        return out
-    for start in range(window - 1, len(values), _ROWS_AT_ONCE):
-        end = min(start + _ROWS_AT_ONCE, len(values))
-        count = np.zeros(end - start, dtype=np.int16)
-        missing = gap[start:end].copy()
-        for k in range(0, window, every):
-            count += values[start - k : end - k] <= values[start:end]
-            missing |= gap[start - k : end - k]
-        out[start:end] = np.where(missing, np.nan, count / (window // every))
+            out[t] = np.count_nonzero(past <= past[-1]) / len(past)
+    else:
+        for start in range(window - 1, len(values), _ROWS_AT_ONCE):
+            end = min(start + _ROWS_AT_ONCE, len(values))
+            count = np.zeros(end - start, dtype=np.int16)
+            for k in range(0, window, every):
+                count += values[start - k : end - k] <= values[start:end]
+            out[start:end] = count / (window // every)
+    gaps = np.concatenate([[0], np.cumsum(np.isnan(values))])
+    out[window - 1 :][gaps[window:] > gaps[:-window]] = np.nan
     return out
 
 
