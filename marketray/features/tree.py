@@ -82,6 +82,8 @@ class Graph:
                 self._columns[name] = self._defined(name)
             except Unknown as unknown:
                 self._columns[name] = unknown
+            except (LookupError, TypeError, ValueError, AttributeError, pl.exceptions.ComputeError) as unread:
+                self._columns[name] = Unknown(f"{name}: {unread}")  # not the JSON that is known
             finally:
                 self._filling = filling
         place = self._columns[name]
@@ -124,9 +126,6 @@ class Graph:
             raise Unknown(name)
         return reader(body)
 
-    def _kind(self, place: int) -> str:
-        return self.nodes[place].kind
-
     def _require(self, met: bool, what: object) -> None:
         if not met:
             raise Unknown(str(what))
@@ -150,7 +149,7 @@ class Graph:
 
     def _binary(self, body: Any) -> int:
         op, left, right = body["op"], self._read(body["left"]), self._read(body["right"])
-        kinds = self._kind(left), self._kind(right)
+        kinds = self.nodes[left].kind, self.nodes[right].kind
         if op in _ARITHMETIC:
             kind = self._sum_kind(op, left, right)
             if op == "TrueDivide" and self.nodes[right].constant:
@@ -163,8 +162,8 @@ class Graph:
         return self._add(op, (left, right), (), "bool")
 
     def _sum_kind(self, op: str, left: int, right: int) -> str:
-        kinds = self._kind(left), self._kind(right)
-        if op == "Multiply" and set(kinds) == {"float", "bool"}:
+        kinds = self.nodes[left].kind, self.nodes[right].kind
+        if op in {"Plus", "Minus", "Multiply"} and set(kinds) == {"float", "bool"}:
             return "float"
         if op in {"FloorDivide", "Modulus"}:
             divisor = self.nodes[right]
@@ -192,15 +191,15 @@ class Graph:
 
     def _ternary(self, body: Any) -> int:
         condition, chosen, other = (self._read(body[part]) for part in ("predicate", "truthy", "falsy"))
-        kinds = {self._kind(chosen), self._kind(other)} - {"null"}
+        kinds = {self.nodes[chosen].kind, self.nodes[other].kind} - {"null"}
         if kinds == {"float", "int"}:
             chosen, other = self._as_float(chosen), self._as_float(other)
             kinds = {"float"}
-        self._require(self._kind(condition) == "bool" and len(kinds) == 1, "Ternary")
+        self._require(self.nodes[condition].kind == "bool" and len(kinds) == 1, "Ternary")
         return self._add("Ternary", (condition, chosen, other), (), kinds.pop())
 
     def _as_float(self, place: int) -> int:
-        return self._add("Cast", (place,), ("float",), "float") if self._kind(place) == "int" else place
+        return self._add("Cast", (place,), ("float",), "float") if self.nodes[place].kind == "int" else place
 
     def _cast(self, body: Any) -> int:
         place, target = (
@@ -208,7 +207,7 @@ class Graph:
             {"Float64": "float", "Int64": "int"}.get(body["dtype"].get("Literal")),
         )
         sources = {"float": {*_NUMBERS, "index", "bool"}, "int": {"int", "small", "index", "bool"}}
-        self._require(target is not None and self._kind(place) in sources[target], "Cast")
+        self._require(target is not None and self.nodes[place].kind in sources[target], "Cast")
         assert target is not None
         return self._add("Cast", (place,), (target,), target)
 
@@ -219,7 +218,7 @@ class Graph:
         if "Agg" in inner:
             self._require(list(inner["Agg"]) == ["First"], "Agg")
             place = self._read(inner["Agg"]["First"])
-            return self._add("over", (place, session), ("First",), self._kind(place))
+            return self._add("over", (place, session), ("First",), self.nodes[place].kind)
         self._require("Function" in inner, "Over")
         function = inner["Function"]["function"]
         self._require(isinstance(function, dict), function)
@@ -228,7 +227,7 @@ class Graph:
             return self._count_in_session(inner, session)
         self._require(name in {"CumSum", "CumMax", "CumMin"} and options == {"reverse": False}, name)
         place = self._read(inner["Function"]["input"][0])
-        self._require(self._kind(place) == "float", name)
+        self._require(self.nodes[place].kind == "float", name)
         return self._add("over", (place, session), (name,), "float")
 
     def _count_in_session(self, inner: Any, session: int) -> int:
@@ -248,7 +247,7 @@ class Graph:
         if name in {"FillNull", "Clip", "Log"} or (name, options) == ("Pow", "Generic"):
             return self._with_literals(name, options, trees)
         places = tuple(self._read(tree) for tree in trees if "Literal" not in tree or name != "TemporalExpr")
-        kinds = {self._kind(place) for place in places}
+        kinds = {self.nodes[place].kind for place in places}
         if name == "TemporalExpr":
             return self._temporal(options, places[0])
         if name == "Boolean":
@@ -265,7 +264,7 @@ class Graph:
         place, steps = self._read(trees[0]), self._value(trees[1])
         self._require(isinstance(steps, int) and steps >= 0 and options in (None, "Ignore"), name)
         op = "shift to edge" if self._filling else "shift"
-        earlier = self._add(op, (place,), (steps,), self._kind(place)) if steps else place
+        earlier = self._add(op, (place,), (steps,), self.nodes[place].kind) if steps else place
         if name == "Shift":
             return earlier
         return self._add("Minus", (place, earlier), (), self._sum_kind("Minus", place, earlier))
@@ -278,17 +277,17 @@ class Graph:
             place = self._read(tree)
         finally:
             self._filling = False
-        return self._add("forward", (place,), (), self._kind(place))
+        return self._add("forward", (place,), (), self.nodes[place].kind)
 
     def _search(self, options: Any, trees: Any) -> int:
         column, wanted = (self._read(tree) for tree in trees)
-        sorted_times = self.nodes[column].params == ("time",) and self._kind(wanted) == "time"
+        sorted_times = self.nodes[column].params == ("time",) and self.nodes[wanted].kind == "time"
         self._require(sorted_times and options == {"side": "Right", "descending": False}, options)
         return self._add("search", (column, wanted), (), "index")
 
     def _with_literals(self, name: str, options: Any, trees: Any) -> int:
         place, values = self._read(trees[0]), [self._value(tree) for tree in trees[1:]]
-        kind = self._kind(place)
+        kind = self.nodes[place].kind
         if name == "FillNull":
             self._require(kind == "bool" and isinstance(values[0], bool), name)
             return self._add(name, (place,), (values[0],), kind)
@@ -305,7 +304,7 @@ class Graph:
         return self._add("Square", (place,), (), kind)
 
     def _temporal(self, options: Any, place: int) -> int:
-        kind = self._kind(place)
+        kind = self.nodes[place].kind
         if options == {"TotalMicroseconds": {"fractional": False}} and kind == "span":
             return self._add("same", (place,), (), "int")
         if options == {"TimeStamp": "Microseconds"} and kind == "time":
@@ -318,7 +317,7 @@ class Graph:
         return self._add("wall", (place,), (kind.removeprefix("time "),), "time")
 
     def _boolean(self, options: Any, places: tuple[int, ...]) -> int:
-        kinds = {self._kind(place) for place in places}
+        kinds = {self.nodes[place].kind for place in places}
         if options in ("IsNotNull", "IsNull"):
             return self._add(options, places, (), "bool")
         if options == "Not":
@@ -356,6 +355,6 @@ class Graph:
         name = tree["Alias"][1]
         found = array_function(name)
         place = self._read(tree)
-        self._require(found is not None and self._kind(place) == "float", name)
+        self._require(found is not None and self.nodes[place].kind == "float", name)
         assert found is not None
         return self._add("array", (place,), (name, found[1]), "float")

@@ -58,6 +58,8 @@ POINTWISE = {
     "plus": A + B,
     "minus": A - B * 2,
     "times": A * (B > 0),
+    "a flag less": A - (B > 0),
+    "a flag more": (B > 0) + A,
     "over": A / B,
     "over a constant": A / 3,
     "constant over": 3 / A,
