@@ -157,7 +157,10 @@ class Demand:
             places[place] = _read(frame[name], length)
         with np.errstate(all="ignore"):
             for out, function, arguments in self._program.steps:
-                places[out] = function(*[places[i] for i in arguments])
+                if len(arguments) == 1:
+                    places[out] = function(places[arguments[0]])
+                else:
+                    places[out] = function(*[places[i] for i in arguments])
         found = [places[i] for i in self._last]
         return np.array([np.nan if p is not None and not p else x for x, p in found], dtype=np.float64)
 

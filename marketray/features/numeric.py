@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import operator
+from calendar import monthrange
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
 
@@ -24,7 +25,6 @@ Operand: TypeAlias = tuple[Any, Any]
 Operation: TypeAlias = Callable[..., Operand]
 
 FALSE = np.False_
-_MINUTE, _HOUR, _DAY = 60_000_000, 3_600_000_000, 86_400_000_000
 _EPOCH = datetime(1970, 1, 1)
 
 
@@ -50,6 +50,13 @@ def _each(function: Callable[[float], float]) -> Operation:
         return np.float64(function(x)), p
 
     return run
+
+
+def _logarithm(a: Operand) -> Operand:
+    x, p = a
+    if isinstance(x, np.ndarray) and x.min() > 0:
+        return np.array(list(map(math.log, x.tolist()))), p
+    return _any_logarithm(a)
 
 
 def _log(x: float) -> float:
@@ -163,47 +170,47 @@ def _literal(kind: str, value: Any) -> Operand:
     return {"float": np.float64, "bool": np.bool_}.get(kind, np.int64)(value), None
 
 
+def _by_clock(function: Callable[[datetime], int]) -> Operation:
+    """A whole number of a time without its zone, from microseconds since the epoch."""
+
+    def number(us: int) -> int:
+        return function(_EPOCH + timedelta(microseconds=us))
+
+    def run(a: Operand) -> Operand:
+        x, p = a
+        if isinstance(x, np.ndarray):
+            return np.array([number(us) for us in x.tolist()]), p
+        return np.int64(number(int(x))), p
+
+    return run
+
+
 def _part(name: str) -> Operation:
     """A part of a UTC time, as Polars' `dt` gives it; weekdays count from Monday, 1."""
-
-    def month(x: Any) -> Any:
-        return x.astype("M8[us]").astype("M8[M]")
-
-    def number(x: Any) -> Any:
-        return month(x).astype(np.int64) % 12
-
-    def length(x: Any) -> Any:
-        return ((month(x) + 1).astype("M8[D]") - month(x).astype("M8[D]")).astype(np.int64)
-
-    parts: dict[str, Callable[[Any], Any]] = {
-        "Hour": lambda x: x // _HOUR % 24,
-        "Minute": lambda x: x // _MINUTE % 60,
-        "WeekDay": lambda x: (x // _DAY + 3) % 7 + 1,  # the epoch was a Thursday
-        "Day": lambda x: (x.astype("M8[us]").astype("M8[D]") - month(x).astype("M8[D]")).astype(np.int64) + 1,
-        "Month": lambda x: number(x) + 1,
-        "Quarter": lambda x: number(x) // 3 + 1,
-        "DaysInMonth": length,
+    parts: dict[str, Callable[[datetime], int]] = {
+        "Hour": lambda at: at.hour,
+        "Minute": lambda at: at.minute,
+        "WeekDay": datetime.isoweekday,
+        "Day": lambda at: at.day,
+        "Month": lambda at: at.month,
+        "Quarter": lambda at: (at.month + 2) // 3,
+        "DaysInMonth": lambda at: monthrange(at.year, at.month)[1],
     }
-    return _of_one(parts[name])
+    return _by_clock(parts[name])
 
 
 def _wall(zone: str) -> Operation:
     """Microseconds since the epoch on the zone's wall clock."""
     place = ZoneInfo(zone)
 
-    def shift(us: int) -> int:
-        utc = (_EPOCH + timedelta(microseconds=us)).replace(tzinfo=ZoneInfo("UTC"))
-        offset = utc.astimezone(place).utcoffset()
-        assert offset is not None
-        return us + offset // timedelta(microseconds=1)
+    def local(at: datetime) -> int:
+        wall = at.replace(tzinfo=UTC).astimezone(place).replace(tzinfo=None)
+        return (wall - _EPOCH) // timedelta(microseconds=1)
 
-    def run(a: Operand) -> Operand:
-        if isinstance(a[0], np.ndarray):
-            return np.array([shift(v) for v in a[0].tolist()]), a[1]
-        return np.int64(shift(int(a[0]))), a[1]
+    return _by_clock(local)
 
-    return run
 
+_any_logarithm = _each(_log)
 
 _FIXED: dict[str, Operation] = {
     "Plus": _of_two(operator.add),
@@ -228,7 +235,7 @@ _FIXED: dict[str, Operation] = {
     "Sign": _of_one(np.sign),
     "Sqrt": _of_one(np.sqrt),
     "Square": _of_one(lambda x: x * x),
-    "Log": _each(_log),
+    "Log": _logarithm,
     "Sin": _each(_wave(math.sin)),
     "Cos": _each(_wave(math.cos)),
     "Tanh": _each(math.tanh),

@@ -21,6 +21,7 @@ from marketray.features.windows import array_function
 __all__ = ["operation"]
 
 _FEW = 8_192  # values that are windowed faster here than by a call of Polars
+_BLOCK = 32
 
 
 def _series(a: Operand) -> pl.Series:
@@ -111,6 +112,8 @@ def _recursive(
     else:
         weights[1:] *= alpha
 
+    recursion = _recursion(alpha)
+
     def last(a: Operand) -> Operand:
         x, p = a
         found = weights.dot(x)
@@ -118,12 +121,37 @@ def _recursive(
             return found, None
         return several(a)
 
+    def all_known(a: Operand) -> Operand:
+        x, p = a
+        if p is None and least <= 1:
+            found = recursion(x)
+            if np.isfinite(found).all():
+                return found[-count:], None
+        return several(a)
+
     def several(a: Operand) -> Operand:
         return _tail(_series(a).ewm_mean(**options), count)
 
     if mean:
-        return last if count == 1 else several
+        return last if count == 1 else several if adjust else all_known
     return lambda a: _tail(_series(a).ewm_std(bias=bias, **options), count)
+
+
+def _recursion(alpha: float) -> Callable[[Any], Any]:
+    """m += alpha (x - m) from the first value on: blocks by one product, then what each hands to the next."""
+    kept = (1 - alpha) ** np.arange(_BLOCK + 1.0)
+    lags = np.subtract.outer(np.arange(_BLOCK), np.arange(_BLOCK))
+    weights = np.where(lags >= 0, alpha * kept[np.abs(lags)], 0.0).T
+    over = float(kept[-1])
+
+    def run(x: Any) -> Any:
+        blocks = np.concatenate([np.full(-len(x) % _BLOCK, x[0]), x]).reshape(-1, _BLOCK) @ weights
+        handed = [float(x[0])]
+        for end in blocks[:-1, -1].tolist():
+            handed.append(handed[-1] * over + end)
+        return (blocks + np.multiply.outer(handed, kept[1:])).ravel()[-len(x) :]
+
+    return run
 
 
 def _array(count: int, name: str, *_: int) -> Operation:

@@ -24,8 +24,7 @@ _COUNTS = ("_row", "_session")
 _ARITHMETIC = {"Plus", "Minus", "Multiply", "TrueDivide", "FloorDivide", "Modulus"}
 _COMPARISONS = {"Gt", "GtEq", "Lt", "LtEq", "Eq", "NotEqValidity"}
 _NUMBERS = {"float", "int", "small"}
-_PARTS = {"Hour": 23, "Minute": 59, "WeekDay": 7, "Day": 31, "Month": 12, "Quarter": 4, "DaysInMonth": 31}
-_SMALL = 60  # far from where Int8, the type of a date's parts, runs over
+_PARTS = {"Hour", "Minute", "WeekDay", "Day", "Month", "Quarter", "DaysInMonth"}
 
 
 class Unknown(Exception):  # noqa: N818  (no failure: the expression is evaluated by Polars)
@@ -175,7 +174,7 @@ class Graph:
                 return "float"
             if kinds == ("small", "int") and self.nodes[right].op == "literal":
                 number = self.nodes[right].params[0]
-                self._require(op in {"Plus", "Minus"} and isinstance(number, int) and number <= _SMALL, op)
+                self._require(op in {"Plus", "Minus"} and number in (0, 1), op)  # Int8 would run over
                 return "small"
             self._require(kinds == ("int", "int"), kinds)
             return "int"
@@ -204,11 +203,10 @@ class Graph:
     def _cast(self, body: Any) -> int:
         place, target = (
             self._read(body["expr"]),
-            {"Float64": "float", "Int64": "int"}.get(body["dtype"].get("Literal")),
+            {"Float64": "float", "Int64": "int"}[body["dtype"]["Literal"]],
         )
-        sources = {"float": {*_NUMBERS, "index", "bool"}, "int": {"int", "small", "index", "bool"}}
-        self._require(target is not None and self.nodes[place].kind in sources[target], "Cast")
-        assert target is not None
+        sources = {"int", "small", "index", "bool"} | ({"float"} if target == "float" else set())
+        self._require(self.nodes[place].kind in sources, "Cast")
         return self._add("Cast", (place,), (target,), target)
 
     def _over(self, body: Any) -> int:
@@ -224,16 +222,13 @@ class Graph:
         self._require(isinstance(function, dict), function)
         ((name, options),) = function.items()
         if name == "Range":
-            return self._count_in_session(inner, session)
+            known = pl.int_range(1, pl.len() + 1).meta.serialize(format="json")
+            self._require(inner == json.loads(known), "Range")
+            return self._add("over", (session, session), ("Count",), "int")
         self._require(name in {"CumSum", "CumMax", "CumMin"} and options == {"reverse": False}, name)
         place = self._read(inner["Function"]["input"][0])
         self._require(self.nodes[place].kind == "float", name)
         return self._add("over", (place, session), (name,), "float")
-
-    def _count_in_session(self, inner: Any, session: int) -> int:
-        known = json.loads(pl.int_range(1, pl.len() + 1).meta.serialize(format="json"))
-        self._require(inner == known, "Range")
-        return self._add("over", (session, session), ("Count",), "int")
 
     def _function(self, body: Any) -> int:
         function, trees = body["function"], body["input"]
@@ -305,9 +300,8 @@ class Graph:
 
     def _temporal(self, options: Any, place: int) -> int:
         kind = self.nodes[place].kind
-        if options == {"TotalMicroseconds": {"fractional": False}} and kind == "span":
-            return self._add("same", (place,), (), "int")
-        if options == {"TimeStamp": "Microseconds"} and kind == "time":
+        whole = {"span": {"TotalMicroseconds": {"fractional": False}}, "time": {"TimeStamp": "Microseconds"}}
+        if options == whole.get(kind):
             return self._add("same", (place,), (), "int")
         if isinstance(options, str) and options in _PARTS and kind == "time":
             return self._add("part", (place,), (options,), "small")
@@ -340,9 +334,7 @@ class Graph:
         window, params = found["window_size"], found["fn_params"] or {}
         plain = found["min_periods"] == window and found["weights"] is None and not found["center"]
         self._require(plain and function in {"Mean", "Sum", "Max", "Min", "Var", "Std", "Quantile"}, function)
-        extra: tuple[Hashable, ...] = ()
-        if function in {"Var", "Std"}:
-            extra = (params["Var"]["ddof"],)
+        extra: tuple[Hashable, ...] = (params["Var"]["ddof"],) if function in {"Var", "Std"} else ()
         if function == "Quantile":
             self._require(params["Quantile"]["method"] == "Linear", params)
             extra = (params["Quantile"]["prob"],)
@@ -351,10 +343,8 @@ class Graph:
     def _array_function(self, body: Any) -> int:
         """A function of `marketray.features.windows`, known by the name that its input is given."""
         (tree,) = body["input"]
-        self._require("Alias" in tree, "AnonymousFunction")
-        name = tree["Alias"][1]
+        name, place = tree["Alias"][1], self._read(tree)
         found = array_function(name)
-        place = self._read(tree)
-        self._require(found is not None and self.nodes[place].kind == "float", name)
-        assert found is not None
+        if found is None or self.nodes[place].kind != "float":
+            raise Unknown(name)
         return self._add("array", (place,), (name, found[1]), "float")

@@ -43,8 +43,6 @@ _ROWS_AT_ONCE = 8_192  # 64 KiB of values stay in the cache
 
 Float64Array = npt.NDArray[np.float64]
 
-_functions: dict[str, tuple[partial[Float64Array], int]] = {}
-
 _FORGOTTEN = 1e-16  # weight below which a recursive mean no longer knows its start
 
 
@@ -61,8 +59,12 @@ def window_absolute_deviation(values: Float64Array, window: int) -> Float64Array
 
     The cost per row grows with the window; rows are taken a cache's length at a time.
     """
-    center = pl.Series(values).fill_nan(None).rolling_mean(window).to_numpy()
     out = np.full(len(values), np.nan)
+    if len(values) == window:  # one row
+        apart = values - values[0]
+        out[-1] = np.abs(apart - apart.mean()).mean()
+        return out
+    center = pl.Series(values).fill_nan(None).rolling_mean(window).to_numpy()
     for start in range(window - 1, len(values), _ROWS_AT_ONCE):
         end = min(start + _ROWS_AT_ONCE, len(values))
         total = np.zeros(end - start)
@@ -169,6 +171,10 @@ def decay_lookback(alpha: float) -> int:
     The start's weight (1 - alpha)^n is then below 1e-16, under the rounding of the values themselves.
     """
     return math.ceil(math.log(_FORGOTTEN) / math.log1p(-alpha))
+
+
+_functions: dict[str, tuple[partial[Float64Array], int]] = {}
+"""Functions of windows, and their windows, by the name that an expression gives to their input."""
 
 
 def array_function(name: str) -> tuple[partial[Float64Array], int] | None:
