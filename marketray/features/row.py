@@ -1,12 +1,14 @@
-"""The features of one bar, fast: the catalog's own expressions on tails no longer than they need.
+"""The features of one bar, fast: the catalog's own expressions, no more of them than one row needs.
 
-Most features look back an hour and a few look back a day. Evaluating all of them on the longest tail
-pays the longest lookback for each, so the features are put into groups by lookback, and each group is
-evaluated on the tail that its members declare. There is no other formula than the catalog's.
+Polars takes tens of microseconds for an operation on however short a column, and a catalog has a thousand.
+So the expressions are read once as a graph (`marketray.features.tree`), and a row is computed from it on as
+few values as it takes (`marketray.features.demand`). A feature with an operation that the graph does not
+know is evaluated by Polars, on a tail as long as its lookback. No formula stands anywhere but in the catalog.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -15,22 +17,19 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from marketray.features.demand import Demand
 from marketray.features.kernel import known_values, with_kernel_columns
+from marketray.features.tree import Graph, Unknown
 
 if TYPE_CHECKING:
     from marketray.features.catalog import Catalog
-    from marketray.features.definition import Feature
     from marketray.sessions import Sessions
 
 __all__ = ["FeatureRow", "RowPlan"]
 
 _TAILS = (64, 760)
 """Lookbacks at which groups end; the last group holds what looks back further. More groups cost more calls
-than they save rows: on a day of bars most expressions cost little more than to be called."""
-
-
-_LONGEST_LAG = 128
-"""Lookback up to which an expression is compared with a shift, so that lags are picked, not computed."""
+than they save rows."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +63,14 @@ class FeatureRow:
 
 @dataclass(frozen=True)
 class _Group:
-    """Features evaluated together.
+    """Features that Polars evaluates together.
 
     Attributes
     ----------
     places:
         Where they stand in the catalog.
-    cells:
-        Where each value is found in the evaluated tail: a column, and how many bars before its end.
+    names:
+        Their columns.
     tail:
         Bars that the longest lookback among them needs.
     layers:
@@ -79,7 +78,7 @@ class _Group:
     """
 
     places: npt.NDArray[np.intp]
-    cells: tuple[tuple[str, int], ...]
+    names: tuple[str, ...]
     tail: int
     layers: tuple[tuple[pl.Expr, ...], ...]
 
@@ -87,32 +86,15 @@ class _Group:
     def of(cls, catalog: Catalog, places: npt.NDArray[np.intp]) -> _Group:
         """The group of the features at these places."""
         chosen = [catalog.features[i] for i in places]
-        cells = tuple(_cell(feature) for feature in chosen)
-        layers = catalog.layers_of({column for column, _ in cells})
-        return cls(places, cells, max(f.lookback for f in chosen), layers)
+        names = tuple(f.name for f in chosen)
+        return cls(places, names, max(f.lookback for f in chosen), catalog.layers_of(names))
 
     def last(self, frame: pl.DataFrame) -> npt.NDArray[np.float64]:
         """The last row's values, NaN where they are missing."""
         frame = frame.tail(self.tail)
         for layer in self.layers:
             frame = frame.with_columns_seq(layer)  # threads cost more than such short columns
-        end = dict(zip(frame.columns, frame.row(-1), strict=True))
-        values = [end[column] if not ago else _value(frame[column], ago) for column, ago in self.cells]
-        return np.array(values, dtype=np.float64)
-
-
-def _cell(feature: Feature) -> tuple[str, int]:
-    """The feature's own column; of a mere lag, the column that it is a lag of, and by how many bars."""
-    roots = feature.expression.meta.root_names()
-    if len(roots) == 1 and feature.lookback <= _LONGEST_LAG:
-        for ago in range(feature.lookback):
-            if feature.expression.meta.eq(pl.col(roots[0]).shift(ago)):
-                return roots[0], ago
-    return feature.name, 0
-
-
-def _value(column: pl.Series, ago: int) -> float | None:
-    return column[-1 - ago] if ago < len(column) else None
+        return np.array(frame.select(self.names).row(-1), dtype=np.float64)
 
 
 class RowPlan:
@@ -128,8 +110,25 @@ class RowPlan:
         self.catalog = catalog
         self._names = catalog.names
         self._lookbacks = np.array([f.lookback for f in catalog.features], dtype=np.int64)
-        numbers = np.searchsorted(_TAILS, self._lookbacks)
-        self._groups = [_Group.of(catalog, np.flatnonzero(numbers == k)) for k in np.unique(numbers)]
+        self._places, self._demand = self._compiled()
+        others = np.setdiff1d(np.arange(len(self._names)), self._places)
+        numbers = np.searchsorted(_TAILS, self._lookbacks[others])
+        self._groups = [_Group.of(catalog, others[numbers == k]) for k in np.unique(numbers)]
+
+    def _compiled(self) -> tuple[npt.NDArray[np.intp], Demand]:
+        """Where the features stand whose operations are all known, and the program that computes them."""
+        graph = Graph({e.meta.output_name(): e for layer in self.catalog.layers for e in layer})
+        places, wanted = [], []
+        for i, feature in enumerate(self.catalog.features):
+            with suppress(Unknown):
+                wanted.append((graph.column(feature.name), feature.lookback))
+                places.append(i)
+        return np.array(places, dtype=np.intp), Demand(graph, wanted)
+
+    @property
+    def by_polars(self) -> tuple[str, ...]:
+        """Features whose expressions Polars evaluates, because the graph lacks one of their operations."""
+        return tuple(name for group in self._groups for name in group.names)
 
     def evaluate(
         self, bars: pl.DataFrame, sessions: Sessions, news: pl.DataFrame | None = None
@@ -153,6 +152,7 @@ class RowPlan:
         """
         frame = with_kernel_columns(self.catalog, bars, sessions, news)
         values = np.empty(len(self._names))
+        values[self._places] = self._demand.last(frame)
         for group in self._groups:
             values[group.places] = group.last(frame)
         shown = known_values(values, self._lookbacks, frame["_row"][-1])

@@ -18,8 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from marketray.hashing import digest
+
 __all__ = [
     "absolute_deviation",
+    "array_function",
     "bars_since_maximum",
     "decay_lookback",
     "deviation",
@@ -56,8 +59,12 @@ def window_absolute_deviation(values: Float64Array, window: int) -> Float64Array
 
     The cost per row grows with the window; rows are taken a cache's length at a time.
     """
-    center = pl.Series(values).fill_nan(None).rolling_mean(window).to_numpy()
     out = np.full(len(values), np.nan)
+    if len(values) == window:  # one row
+        apart = values - values[0]
+        out[-1] = np.abs(apart - apart.mean()).mean()
+        return out
+    center = pl.Series(values).fill_nan(None).rolling_mean(window).to_numpy()
     for start in range(window - 1, len(values), _ROWS_AT_ONCE):
         end = min(start + _ROWS_AT_ONCE, len(values))
         total = np.zeros(end - start)
@@ -86,13 +93,21 @@ def window_share_at_most(values: Float64Array, window: int, every: int) -> Float
 
     `window` is a multiple of `every`; rows are taken a cache's length at a time.
     """
-    count = np.zeros(len(values))
-    for start in range(window - 1, len(values), _ROWS_AT_ONCE):
-        end = min(start + _ROWS_AT_ONCE, len(values))
-        for k in range(0, window, every):
-            count[start:end] += values[start - k : end - k] <= values[start:end]
-    missing = pl.Series(values, nan_to_null=True).rolling_min(window).is_null().to_numpy()
-    return np.where(missing, np.nan, count / (window // every))
+    out = np.full(len(values), np.nan)
+    if len(values) - window < window // every:  # fewer rows than values in a window
+        for t in range(window - 1, len(values)):
+            past = values[t - window + every : t + 1 : every]
+            out[t] = np.count_nonzero(past <= past[-1]) / len(past)
+    else:
+        for start in range(window - 1, len(values), _ROWS_AT_ONCE):
+            end = min(start + _ROWS_AT_ONCE, len(values))
+            count = np.zeros(end - start, dtype=np.int16)
+            for k in range(0, window, every):
+                count += values[start - k : end - k] <= values[start:end]
+            out[start:end] = count / (window // every)
+    gaps = np.concatenate([[0], np.cumsum(np.isnan(values))])
+    out[window - 1 :][gaps[window:] > gaps[:-window]] = np.nan
+    return out
 
 
 def mean(expression: pl.Expr, window: int) -> pl.Expr:
@@ -158,9 +173,27 @@ def decay_lookback(alpha: float) -> int:
     return math.ceil(math.log(_FORGOTTEN) / math.log1p(-alpha))
 
 
+_functions: dict[str, tuple[partial[Float64Array], int]] = {}
+"""Functions of windows, and their windows, by the name that an expression gives to their input."""
+
+
+def array_function(name: str) -> tuple[partial[Float64Array], int] | None:
+    """The function that an expression of this module applies to its input, and its window.
+
+    `name` is the input's, as the expression gives it; None where no expression in this process has it.
+    """
+    return _functions.get(name)
+
+
 def _apply(expression: pl.Expr, function: partial[Float64Array]) -> pl.Expr:
+    """The expression of a function of a window; its input is given the function's name."""
+    given = function.keywords
+    weights = given.get("weights", ())
+    name = f"{function.func.__name__} of {digest([*weights], [given[k] for k in given if k != 'weights'])}"
+    _functions[name] = function, given.get("window", len(weights))
+
     def evaluate(series: pl.Series) -> pl.Series:
         values = series.cast(pl.Float64).to_numpy()
         return pl.Series(series.name, function(values), nan_to_null=True)
 
-    return expression.map_batches(evaluate, return_dtype=pl.Float64)
+    return expression.alias(name).map_batches(evaluate, return_dtype=pl.Float64)
