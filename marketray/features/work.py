@@ -10,8 +10,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from marketray.errors import DataError, MarketrayError
 from marketray.features.items import TimeRange, WorkItem
@@ -116,9 +116,9 @@ def compute_items(items: Sequence[WorkItem], task: FeatureTask) -> list[int]:
 
 def _store(lake: Lake, dataset: str, item: WorkItem, table: pa.Table) -> int:
     """Write the item's rows of `table`; return their number."""
-    time = table["time"]
-    own = pc.and_(pc.greater_equal(time, item.span.start), pc.less(time, item.span.end))
-    rows = table.filter(own)
+    edges = [round(t.timestamp() * 1e6) for t in (item.span.start, item.span.end)]
+    start, stop = np.searchsorted(table["time"].cast(pa.int64()).to_numpy(), edges)
+    rows = table.slice(start, stop - start)
     manifest = Manifest(item.key, table_hash(rows), rows_in=rows.num_rows, rows_out=rows.num_rows)
     lake.write(dataset, item.partition, rows, manifest)
     return int(rows.num_rows)
