@@ -250,9 +250,10 @@ def serve(config: Config = None) -> None:
 
     settings = _load(config)
     _connect(settings)
-    url = serving.start(settings)
-    typer.echo(f"serving {settings.model_name} at {url} (documentation: {url}/docs); Ctrl-C stops it")
-    serving.wait()
+    with serving.until_interrupted():
+        url = serving.start(settings)
+        typer.echo(f"serving {settings.model_name} at {url} (documentation: {url}/docs); Ctrl-C stops it")
+        serving.wait()
 
 
 @app.command()

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 from marketray.errors import ClusterError, ServingError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ray.serve import Application
 
     from marketray.settings import Settings
 
-__all__ = ["deploy", "start", "stop", "wait"]
+__all__ = ["deploy", "start", "stop", "until_interrupted", "wait"]
 
 logger = logging.getLogger(__name__)
 
@@ -86,17 +88,26 @@ def stop() -> None:
 
 
 def wait(poll_seconds: float = 1.0) -> None:
-    """Block until Ctrl-C or SIGTERM, which stop the service, or until the application is taken down."""
+    """Block until the application is taken down."""
     from ray import serve
 
     from marketray.serving.app import APP_NAME
 
+    while APP_NAME in serve.status().applications:
+        time.sleep(poll_seconds)
+
+
+@contextlib.contextmanager
+def until_interrupted() -> Iterator[None]:
+    """Within the block Ctrl-C and SIGTERM, also while the service starts, stop the service and end the block.
+
+    Ray's own handler would abort the process; so enter the block after the cluster was joined.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end in KeyboardInterrupt
     try:
-        while APP_NAME in serve.status().applications:
-            time.sleep(poll_seconds)
+        yield
     except KeyboardInterrupt:
-        logger.info("stopping %s", APP_NAME)
+        logger.info("stopping the service")
         stop()
 
 

@@ -96,7 +96,8 @@ def test_champion_is_served_until_stopped(
     _survives_a_killed_slot(url)
     serve.run(_other(), name="other", route_prefix="/other")
     monkeypatch.setattr(serving, "time", SimpleNamespace(sleep=_interrupt))
-    serving.wait()  # ends by Ctrl-C, which takes the service down, but not another's application
+    with serving.until_interrupted():
+        serving.wait()  # ends by Ctrl-C, which takes the service down, but not another's application
     assert set(serve.status().applications) == {"other"}
     serving.wait()  # nothing to wait for
     monkeypatch.undo()
