@@ -15,7 +15,6 @@ __all__ = [
     "FeatureFile",
     "FeatureSettings",
     "FileSource",
-    "GateSettings",
     "LabelSettings",
     "MarketSettings",
     "Name",
@@ -245,14 +244,6 @@ class TuningSettings(_Section):
             msg = f"families={self.families} names a family twice"
             raise ValueError(msg)
         return self
-
-
-class GateSettings(_Section):
-    """The evidence a model must show on OOT rows to be promoted."""
-
-    alpha: float = Field(0.05, gt=0, lt=1)
-    min_r2_oos: float = 0.0  # skill over zero must exceed this
-    bootstrap: Literal["allow", "refuse"] = "allow"
 
 
 class StressWindow(_Section):
