@@ -21,7 +21,7 @@ Each rule compares a number with its threshold (`marketray.settings_gate`); they
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -30,7 +30,12 @@ import numpy.typing as npt
 from marketray.errors import DataError
 from marketray.evaluation.gate_rules import Findings, RuleResult, guard_rules
 from marketray.evaluation.metrics import r2_oos, rmse_pct, squared_errors
-from marketray.evaluation.significance import DMResult, diebold_mariano, minimum_detectable_r2
+from marketray.evaluation.significance import (
+    DMResult,
+    diebold_mariano,
+    minimum_detectable_r2,
+    scaled_diebold_mariano,
+)
 from marketray.settings_gate import GateSettings, SkillRule
 
 __all__ = ["Alias", "Champion", "Evidence", "Findings", "Verdict", "decide", "level_of_opening"]
@@ -74,7 +79,7 @@ class Evidence:
     r2_oos:
         1 − MSE / MSE of the zero forecast, on OOT; None where it could not be computed.
     p_value:
-        One-sided HAC Diebold–Mariano p-value against the zero forecast.
+        One-sided HAC Diebold–Mariano p-value against the zero forecast, which the gate goes by.
     k, alpha:
         Which opening of these OOT rows this was, and the level α/2^k tested at.
     n, n_effective:
@@ -87,6 +92,8 @@ class Evidence:
         The failed rules in words; empty where all passed.
     rules:
         Every rule, also those that were not asked.
+    plain_p_value:
+        As `p_value`, on squared errors as they are; the same where no scale divided them.
     """
 
     verdict: Verdict
@@ -103,6 +110,7 @@ class Evidence:
     champion_p_value: float | None = None
     reasons: tuple[str, ...] = ()
     rules: tuple[RuleResult, ...] = ()
+    plain_p_value: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -140,6 +148,7 @@ def decide(
     champion: Champion | None = None,
     base_rate: FloatArray | None = None,
     findings: Findings | None = None,
+    scale: FloatArray | None = None,
 ) -> Evidence:
     """Judge a candidate on OOT rows by the module's rules.
 
@@ -160,13 +169,19 @@ def decide(
     findings:
         What is known of the candidate beside these forecasts; None where bare forecasts are judged, which
         leaves the rules on it unasked.
+    scale:
+        Volatility of the label known at each decision, shape (n,): the Diebold–Mariano tests are then on
+        losses divided by its square. R² stays unweighted. None: plain losses.
     """
     alpha = level_of_opening(gate.alpha, k)
     version = champion.version if champion else None
-    duel = _Duel(y, prediction, decision_us, horizon_minutes, alpha)
+    duel = _Duel(y, prediction, decision_us, horizon_minutes, alpha, scale)
     try:
         zero, skill, test = duel.over("skill_over_zero", "zero", np.zeros_like(y), gate.skill_over_zero)
-        detectable = minimum_detectable_r2(y, prediction, decision_us, horizon_minutes, alpha=alpha)
+        plain = test if scale is None else replace(duel, scale=None).test(np.zeros_like(y))
+        detectable = minimum_detectable_r2(
+            y, prediction, decision_us, horizon_minutes, alpha=alpha, scale=scale
+        )
     except DataError as e:
         reason = f"evidence is missing: {e.message}"
         return Evidence(
@@ -198,6 +213,7 @@ def decide(
         *better,
         reasons=tuple(reasons),
         rules=tuple(rules),
+        plain_p_value=plain.p_value,
     )
 
 
@@ -218,6 +234,7 @@ class _Duel:
     decision_us: IntArray
     horizon_minutes: int
     alpha: float
+    scale: FloatArray | None
 
     def over(
         self, rule: str, name: str, rival: FloatArray, bound: SkillRule
@@ -230,12 +247,18 @@ class _Duel:
             There are too few rows for a test, or figures that are not finite.
         """
         skill = r2_oos(self.y, self.prediction, rival)
-        loss, rival_loss = squared_errors(self.y, self.prediction), squared_errors(self.y, rival)
-        test = diebold_mariano(loss, rival_loss, self.decision_us, self.horizon_minutes)
+        test = self.test(rival)
         passed = skill > bound.min_r2_oos and test.p_value < self.alpha
         required = f"required: above {bound.min_r2_oos:g}, below {self.alpha:g}"
         detail = f"R² over {name} is {skill:.6f} with p-value {test.p_value:.4g}; {required}"
         return RuleResult(rule, passed, test.p_value, self.alpha, detail), skill, test
+
+    def test(self, rival: FloatArray) -> DMResult:
+        """One-sided test of squared errors smaller than the rival's, in units of `scale` where given."""
+        losses = squared_errors(self.y, self.prediction), squared_errors(self.y, rival)
+        if self.scale is None:
+            return diebold_mariano(*losses, self.decision_us, self.horizon_minutes)
+        return scaled_diebold_mariano(*losses, self.scale, self.decision_us, self.horizon_minutes)
 
 
 Better = tuple[float | None, float | None]

@@ -123,7 +123,21 @@ def test_the_numbers_are_those_of_the_definitions() -> None:
     assert found.p_value == diebold_mariano(loss, Y**2, TIMES, HORIZON).p_value
     assert found.champion_p_value == diebold_mariano(loss, (Y - NOISE) ** 2, TIMES, HORIZON).p_value
     assert found.champion_r2 == pytest.approx(1 - loss.sum() / ((Y - NOISE) ** 2).sum())
+    assert found.plain_p_value == found.p_value
     assert Evidence.from_json(found.to_json()) == found
+
+
+def test_a_scale_changes_the_tests_and_not_the_skill() -> None:
+    scale = np.exp(RNG.normal(size=N))
+    found = decide(Y, SKILLED, TIMES, HORIZON, gate=GATE, k=1, champion=old(NOISE), scale=scale)
+    loss, weight = (Y - SKILLED) ** 2, scale**-2.0
+    assert found.r2_oos == pytest.approx(0.75)
+    assert found.plain_p_value == diebold_mariano(loss, Y**2, TIMES, HORIZON).p_value
+    scaled = diebold_mariano(loss * weight, Y**2 * weight, TIMES, HORIZON).p_value
+    assert found.p_value == pytest.approx(scaled, rel=1e-9)
+    rival = diebold_mariano(loss * weight, (Y - NOISE) ** 2 * weight, TIMES, HORIZON).p_value
+    assert found.champion_p_value == pytest.approx(rival, rel=1e-9)
+    assert decide(Y, SKILLED, TIMES, HORIZON, gate=GATE, k=1, scale=np.zeros(N)).verdict == "refused"
 
 
 def test_every_opening_halves_the_level_and_later_openings_lose_what_the_first_would_win() -> None:
