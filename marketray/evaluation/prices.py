@@ -20,7 +20,7 @@ from marketray.sessions import Sessions
 if TYPE_CHECKING:
     from marketray.settings import BacktestSettings, Settings
 
-__all__ = ["Prices", "missing_costs", "read_bars", "spread"]
+__all__ = ["Prices", "missing_costs", "read_bars", "require_costs", "spread"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -85,9 +85,7 @@ class Prices:
         """
         rules, interval = settings.backtest, settings.bar_interval_minutes
         _check(bars)
-        missing = missing_costs(settings, bars)
-        if missing is not None:
-            raise SettingsError(missing, hint="set backtest.spread_bps to the instrument's usual ask - bid")
+        require_costs(settings, bars)
         session = sessions.locate(bars["time"], interval)
         bars, session = bars.filter(pl.Series(session >= 0)), session[session >= 0]
         if not len(session):
@@ -134,6 +132,13 @@ def missing_costs(settings: Settings, bars: pl.DataFrame) -> str | None:
     return (
         f"backtest.spread_bps is empty; required: a spread, since {unknown} of {bars.height} bars lack quotes"
     )
+
+
+def require_costs(settings: Settings, bars: pl.DataFrame) -> None:
+    """Raise SettingsError where trading on these bars cannot be priced."""
+    missing = missing_costs(settings, bars)
+    if missing is not None:
+        raise SettingsError(missing, hint="set backtest.spread_bps to the instrument's usual ask - bid")
 
 
 def read_bars(settings: Settings, first_us: int, last_us: int) -> pl.DataFrame:
