@@ -33,7 +33,7 @@ from marketray.sessions import month_sessions, trading_sessions
 if TYPE_CHECKING:
     from marketray.settings import MarketSettings, Settings
 
-__all__ = ["backtest_section", "buy_and_hold", "positions", "signals", "trade"]
+__all__ = ["backtest_section", "buy_and_hold", "positions", "signals", "simulate", "trade"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -205,9 +205,23 @@ def buy_and_hold(prices: Prices, rows: slice) -> Track:
     return Track(dates, np.ones(n), np.zeros(n, dtype=np.int64), (until - before) / capital, traded, cost)
 
 
-def _period(
+def simulate(
     settings: Settings, prices: Prices, name: str, decision_us: IntArray, prediction: FloatArray
-) -> _Period:
+) -> tuple[slice, IntArray, Track]:
+    """Trade one period's forecasts: the bars they are traded on, their signals, and the record.
+
+    Parameters
+    ----------
+    name:
+        Of the period, for messages.
+    decision_us, prediction:
+        As in `backtest_section`.
+
+    Raises
+    ------
+    DataError
+        The forecasts cannot be used, or no bar follows them.
+    """
     decisions, forecast = np.asarray(decision_us, np.int64), np.asarray(prediction, np.float64)
     if decisions.ndim != 1 or decisions.shape != forecast.shape or not len(decisions):
         shapes = f"{decisions.shape} decisions and {forecast.shape} forecasts"
@@ -216,11 +230,10 @@ def _period(
     if not np.isfinite(forecast).all() or (np.diff(decisions) <= 0).any():
         msg = f"backtest: {name}: required: finite forecasts at strictly increasing decision times"
         raise DataError(msg, hint="sort the rows and drop those without a forecast")
-    labels, interval = settings.labels, settings.bar_interval_minutes
-    horizon = labels.horizon_minutes * _MINUTE_US
-    first = int(np.searchsorted(prices.time_us, decisions[0]))
-    stop = int(np.searchsorted(prices.time_us, decisions[-1] + horizon))
-    if stop <= first:
+    horizon = settings.labels.horizon_minutes
+    until = decisions[-1] + horizon * _MINUTE_US
+    rows = slice(*(int(i) for i in np.searchsorted(prices.time_us, [decisions[0], until])))
+    if rows.stop <= rows.start:
         msg = f"backtest: no bar follows the decisions of {name} within a horizon; required: bars to trade on"
         raise DataError(msg, hint="pass the bars of the same time as the forecasts")
     signal = signals(settings, prices, decisions, forecast)
@@ -228,16 +241,23 @@ def _period(
         prices,
         decisions,
         signal,
-        horizon_minutes=labels.horizon_minutes,
-        bar_interval_minutes=interval,
+        horizon_minutes=horizon,
+        bar_interval_minutes=settings.bar_interval_minutes,
         rule=settings.backtest.position,
     )
-    at = np.minimum(np.searchsorted(prices.time_us, decisions), len(prices) - 1)
-    filled = (prices.time_us[at] >= decisions) & (prices.time_us[at] < decisions + horizon)
-    filled &= prices.opened_us[at] < decisions
-    rows = slice(first, stop)
-    strategy, flat = trade(prices, rows, position), trade(prices, rows, np.zeros(len(prices)))
-    return _Period(name, decisions, signal, filled, rows, strategy, buy_and_hold(prices, rows), flat)
+    return rows, signal, trade(prices, rows, position)
+
+
+def _period(
+    settings: Settings, prices: Prices, name: str, decision_us: IntArray, prediction: FloatArray
+) -> _Period:
+    rows, signal, strategy = simulate(settings, prices, name, decision_us, prediction)
+    horizon = settings.labels.horizon_minutes * _MINUTE_US
+    at = np.minimum(np.searchsorted(prices.time_us, decision_us), len(prices) - 1)
+    filled = (prices.time_us[at] >= decision_us) & (prices.time_us[at] < decision_us + horizon)
+    filled &= prices.opened_us[at] < decision_us
+    flat = trade(prices, rows, np.zeros(len(prices)))
+    return _Period(name, decision_us, signal, filled, rows, strategy, buy_and_hold(prices, rows), flat)
 
 
 def _figures(period: _Period, sessions_per_year: float) -> dict[str, Any]:
