@@ -237,6 +237,7 @@ class TuningSettings(_Section):
     max_rounds: int = Field(9_000, ge=10)  # cap on n_estimators
     ar_max_lags: int = Field(60, ge=1, le=60)
     pruning: bool = True
+    feature_groups: bool = True  # stage 2 of trees chooses a group of columns by contribution in each fold
 
     @model_validator(mode="after")
     def _each_family_once(self) -> TuningSettings:

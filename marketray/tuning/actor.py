@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from marketray.dataset.load import Block
     from marketray.features.fitted import FittedFeature
+    from marketray.models.contribution import Ranking
 
 __all__ = ["METRIC", "FamilyJob", "TrialActor", "Warm"]
 
@@ -40,6 +41,10 @@ class FamilyJob:
         CPUs of one trial, and how many trials run at once.
     fitted:
         Features to fit on the training rows of each fold.
+    feature_groups:
+        Whether the folds are ranked after stage 1, and trees choose a group of columns in stage 2.
+    rankings:
+        Of each fold; none before stage 2.
     """
 
     family: str
@@ -54,6 +59,8 @@ class FamilyJob:
     max_rounds: int = 9_000
     max_lags: int = 60
     fitted: tuple[FittedFeature, ...] = ()
+    feature_groups: bool = True
+    rankings: tuple[Ranking, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ class TrialActor(tune.Trainable):
     ) -> None:
         """Map the shared rows; nothing is copied."""
         rows = ray.get(block[0])
-        self._cache = FoldCache(get_family(job.family), rows, job.folds, job.budget, job.fitted)
+        self._cache = FoldCache(get_family(job.family), rows, job.folds, job.budget, job.fitted, job.rankings)
         self._warm = warm
         self.reset_config(config)
 
