@@ -70,6 +70,7 @@ def full_report(settings: Settings) -> tuple[dict[str, Any], dict[str, Series]]:
     for table in report["figures"].values():
         for name in MODELS:
             table[name].update(_more_figures(table[name]))
+    report["selection"]["evidence"]["plain_p_value"] = 0.83
     report["selection"]["evidence"]["rules"] = [
         _rule("skill_over_zero", False, 0.41, 0.025, "p-value against zero is 0.41; required: below 0.025"),
         _rule("coverage", True, 0.803, 0.02, "80.3 % of the labels lie in the 80 % interval"),
@@ -213,38 +214,55 @@ def _reliability(rng: np.random.Generator) -> dict[str, Any]:
 
 def _backtest(rng: np.random.Generator) -> dict[str, Any]:
     days = [f"2019-{7 + i // 28:02d}-{1 + i % 28:02d}T21:00:00+00:00" for i in range(60)]
-    curves = 100 * np.cumsum(rng.normal(size=(2, 60)) * 1e-3, axis=1)
-
-    def figures(scale: float) -> dict[str, Any]:
-        return {
-            "return_pct": -1.37 * scale,
-            "annual_return_pct": -6.1 * scale,
-            "sharpe": -0.52 * scale,
-            "sharpe_low": -2.4,
-            "sharpe_high": 1.3,
-            "max_drawdown_pct": 3.1 * scale,
-            "win_rate": 0.47,
-            "trades": 812,
-            "turnover": 9.25,
-            "exposure": 0.61,
-            "cost_pct": 2.2 * scale,
-            "break_even_cost_bps": 0.071,
-        }
-
-    flat = {**dict.fromkeys(figures(1), None), "return_pct": 0.0, "trades": 0, "reason": "there was no trade"}
-    periods = {
-        p: {"strategy": figures(1), "buy_and_hold": figures(0.5), "flat": flat} for p in ("test", "oot2")
+    growth = np.cumprod(1 + rng.normal(size=(2, 60)) * 1e-3, axis=1)
+    counts = {
+        "first_decision_at": "2019-07-01T13:31:00+00:00",
+        "last_decision_at": "2019-09-04T19:59:00+00:00",
+        "decisions": 5_123,
+        "signals": 1_234,
+        "unfilled": 3,
     }
+    strategy, hold = _traded(1.0), _traded(0.5)
+    flat = {**dict.fromkeys(strategy), "return_pct": 0.0, "trades": 0, "reason": "there was no trade"}
+    holders = {**counts, "strategy": strategy, "buy_and_hold": hold, "flat": flat}
+    crash = {"name": "crash", "first": "2019-08-01", "last": "2019-08-14", "sessions": 10}
+    bear = {"name": "bear", "first": "2018-10-01", "last": "2018-12-24", "sessions": 0}
     return {
-        "assumptions": {"fill": "next_open", "spread_bps": 0.8, "commission_bps": 0.0, "position": "average"},
-        "periods": periods,
+        "assumptions": {
+            "fill": "open of the first bar at or after the decision",
+            "spread_bps": 0.8,
+            "commission_bps": 0.0,
+            "threshold": {"unit": "round-trip costs", "value": 1.0},
+            "hold_over_breaks": False,
+            "position": "average",
+        },
+        "periods": {"test": holders, "oot2": holders},
         "curve": [
             {"at": at, "strategy": float(s), "buy_and_hold": float(b)}
-            for at, s, b in zip(days, *curves, strict=True)
+            for at, s, b in zip(days, *growth, strict=True)
         ],
         "stress": [
-            {"name": "crash", "first": "2019-08-01", "last": "2019-08-14", "strategy_return_pct": -0.81}
+            {**crash, "strategy_return_pct": -0.81, "reason": None},
+            {**bear, "strategy_return_pct": None, "reason": "no forecast was made in these sessions"},
         ],
+    }
+
+
+def _traded(scale: float) -> dict[str, Any]:
+    return {
+        "return_pct": -1.37 * scale,
+        "annual_return_pct": -6.1 * scale,
+        "sharpe": -0.52 * scale,
+        "sharpe_low": -2.4,
+        "sharpe_high": 1.3,
+        "max_drawdown_pct": 3.1 * scale,
+        "win_rate": 0.47,
+        "trades": 812,
+        "turnover": 9.25,
+        "exposure": 0.61,
+        "cost_pct": 2.2 * scale,
+        "break_even_cost_bps": 0.071,
+        "reason": None,
     }
 
 
@@ -284,16 +302,19 @@ def _importance(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _drift(rng: np.random.Generator) -> dict[str, Any]:
+    scores = [None, *np.sort(rng.uniform(0.02, 0.4, 11))[::-1].tolist()]
     features = [
-        {
-            "feature": f"feature_{i}",
-            "statistic": "Wasserstein distance (normed)",
-            "score": 0.3 - 0.02 * i,
-            "drifted": i < 9,
-        }
-        for i in range(12)
+        {"feature": f"feature_{i}", "score": score, "drifted": i < 9} for i, score in enumerate(scores)
     ]
-    return {"share": 9 / 131, "drifted": 9, "columns": 131, "threshold": 0.5, "features": features}
+    return {
+        "share": 9 / 131,
+        "drifted": 9,
+        "columns": 131,
+        "threshold": 0.1,
+        "method": "Evidently: Wasserstein distance, normed by the training standard deviation",
+        "rows": {"reference": 5_000, "current": 4_000},
+        "features": features,
+    }
 
 
 def _quality() -> dict[str, Any]:

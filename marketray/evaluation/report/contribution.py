@@ -31,9 +31,8 @@ _NOTE = (
 def importance(value: Mapping[str, Any], report: Mapping[str, Any]) -> Markup:
     """Mean share by feature, and its range over the folds; the selected family is open."""
     selected = report["selection"]["selected_model"]
-    families = sorted(
-        (name for name, part in value.items() if part.get("features")), key=lambda n: n != selected
-    )
+    families = sorted(name for name, part in value.items() if part.get("features"))
+    families.sort(key=lambda name: name != selected)
     parts: list[str] = [note(_NOTE)]
     for family in families:
         found = _table(family, value[family])

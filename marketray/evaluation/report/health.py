@@ -12,7 +12,6 @@ from marketray.evaluation.report.markup import (
     facts,
     fixed,
     note,
-    p_text,
     percent,
     section,
     table,
@@ -22,29 +21,25 @@ __all__ = ["drift", "latency"]
 
 
 def drift(value: Mapping[str, Any], _report: Mapping[str, Any]) -> Markup:
-    """Share of drifted columns, train against OOT, and the most drifted ones."""
+    """Share of drifted columns, train against OOT, and the ones that moved most."""
     share = f"{percent(value['share'], 1)} % ({count(value['drifted'])} of {count(value['columns'])} columns)"
-    limit = value.get("threshold")
-    pairs = [("drifted", share)]
-    if limit is not None:
-        pairs.append(("gate's limit", f"{percent(limit, 1)} %"))
-    rows = [_feature(f) for f in value.get("features") or ()]
-    head = ["feature", "test", "statistic or score", "p-value", "drifted"]
-    shown = table("The most drifted columns", head, rows, prose=("test",)) if rows else ""
-    text = "Each column on OOT against train. Drift says that the inputs changed, not that the skill did."
-    return section("drift", "Drift of the features", note(text), facts(pairs), shown)
-
-
-def _feature(feature: Mapping[str, Any]) -> Row:
-    score = feature.get("score")
-    cells = [
-        str(feature["feature"]),
-        str(feature.get("method") or feature.get("statistic") or ""),
-        fixed(score, 4),
-        p_text(feature.get("p_value")),
-        "yes" if feature["drifted"] else "no",
+    pairs = [("drifted", share), ("a column counts as drifted from", fixed(value.get("threshold"), 2))]
+    rows: list[Row] = [
+        ("", [str(f["feature"]), fixed(f["score"], 4), "yes" if f["drifted"] else "no"])
+        for f in value.get("features") or ()
     ]
-    return "", cells
+    shown = table("The columns that moved most", ["feature", "distance", "drifted"], rows) if rows else ""
+    text = "Each column on OOT against train. Drift says that the inputs changed, not that the skill did."
+    return section("drift", "Drift of the features", note(text), _method(value), facts(pairs), shown)
+
+
+def _method(value: Mapping[str, Any]) -> str:
+    """How the columns were compared, and on how many rows."""
+    if not value.get("method"):
+        return ""
+    rows = value.get("rows") or {}
+    sizes = f" {count(rows.get('reference'))} rows of train against {count(rows.get('current'))} of OOT."
+    return note(f"{value['method']}.{sizes if rows else ''}")
 
 
 def latency(value: Mapping[str, Any], _report: Mapping[str, Any]) -> Markup:

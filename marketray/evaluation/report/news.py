@@ -36,7 +36,7 @@ def ablation(value: Mapping[str, Any], _report: Mapping[str, Any]) -> Markup:
     """Errors and skill of each pair; see `marketray.evaluation.ablation.ablation`."""
     lines: list[Row] = []
     for row in value["families"]:
-        for split, pair in row["splits"].items():
+        for split, pair in sorted(row["splits"].items()):
             cells = [
                 f"{words(row['family'])}, {LABELS[split]}",
                 *(fixed(pair["rmse_pct"][key], 5) for key in ("with", "without")),

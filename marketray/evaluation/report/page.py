@@ -102,7 +102,7 @@ def _given(report: Mapping[str, Any], key: str) -> Any:
 def _reason(value: Any) -> str | None:
     """Why a section cannot be shown; None where it can."""
     if value is None:
-        return "this run did not compute it"
+        return "not in this run"
     if isinstance(value, Mapping) and "missing" in value:
         return str(value["missing"])
     return None if value else "there is nothing to show"
@@ -117,7 +117,7 @@ def _optional(report: Mapping[str, Any]) -> tuple[list[Markup], list[Markup]]:
         if reason is None:
             shown.append(render(value, report))
         else:
-            lines.append(note(f"{name}: not computed: {reason}."))
+            lines.append(note(f"{name}: not computed, {reason}."))
     return shown, [section("absent", "Not in this report", *lines)] if lines else []
 
 

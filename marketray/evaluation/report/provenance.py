@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -34,7 +34,7 @@ def timeline(splits: Splits) -> Markup:
         name: tuple(datetime.fromisoformat(block[k]) for k in ("first_decision_at", "last_decision_at"))
         for name, block in splits.items()
     }
-    names = list(splits)
+    names = sorted(spans, key=lambda name: spans[name][0])
     x = time_axis(min(s[0] for s in spans.values()), max(s[1] for s in spans.values()), "decision time, UTC")
     rows = tuple((float(i), LABELS[name]) for i, name in enumerate(names))
     plot = Plot("The splits in time order, with the gaps between them", x, Axis(len(names) - 0.5, -0.5, rows))
@@ -52,22 +52,22 @@ def timeline(splits: Splits) -> Markup:
         "Shaded: gaps of the label's horizon and an embargo, whose rows belong to no split, so that no label "
         "of a split reaches into the next."
     )
-    return section("splits", "Splits", note(text), plot.markup(), _split_table(splits))
+    return section("splits", "Splits", note(text), plot.markup(), _split_table(names, splits))
 
 
-def _split_table(splits: Splits) -> Markup:
+def _split_table(names: Sequence[str], splits: Splits) -> Markup:
     rows: list[Row] = [
         (
             "",
             [
                 LABELS[name],
-                count(block["rows"]),
-                stamp(block["first_decision_at"]),
-                stamp(block["last_decision_at"]),
-                count(block["gap_rows"]),
+                count(splits[name]["rows"]),
+                stamp(splits[name]["first_decision_at"]),
+                stamp(splits[name]["last_decision_at"]),
+                count(splits[name]["gap_rows"]),
             ],
         )
-        for name, block in splits.items()
+        for name in names
     ]
     head = ["split", "rows", "first decision, UTC", "last decision, UTC", "gap rows after"]
     return table("Splits in time order", head, rows)
@@ -93,14 +93,14 @@ def quality(report: Mapping[str, Any]) -> Markup:
             "standard deviation stands that of the returns which the other bars would have had."
         )
         parts = [note(text), table("Labels", ["bars", "number", "standard deviation, %"], rows)]
-    dropped: list[Row] = [("", [words(k), count(v)]) for k, v in report["dropped"].items()]
+    dropped: list[Row] = [("", [words(k), count(v)]) for k, v in sorted(report["dropped"].items())]
     parts.append(table("Rows left out of the dataset", ["reason", "rows"], dropped))
     if stages := (report.get("quality") or {}).get("stages"):
         keys = ("rows_in", "rows_out", "rows_quarantined", "rows_dropped")
         lines: list[Row] = [("", [words(s["stage"]), *(count(s.get(key)) for key in keys)]) for s in stages]
         parts.append(table("Rows of every stage", ["stage", "in", "out", "quarantined", "left out"], lines))
     if reasons := (report.get("quality") or {}).get("quarantined"):
-        held: list[Row] = [("", [words(reason), count(n)]) for reason, n in reasons.items()]
+        held: list[Row] = [("", [words(reason), count(n)]) for reason, n in sorted(reasons.items())]
         parts.append(table("Quarantined on ingest", ["reason", "rows"], held))
     return section("quality", "Data quality", *parts)
 
@@ -114,7 +114,7 @@ def lineage(report: Mapping[str, Any]) -> Markup:
         ("", ["alias", selection["alias"] or "none"]),
         ("", ["vault openings", _openings(selection["vault_openings"])]),
         ("", ["selection key", selection["key"]]),
-        *(("", [words(k), UNKNOWN if v is None else str(v)]) for k, v in given.items()),
+        *(("", [words(k), UNKNOWN if v is None else str(v)]) for k, v in sorted(given.items())),
     ]
     parts = [table("Lineage", ["what", "value"], rows)]
     if settings:
@@ -124,12 +124,12 @@ def lineage(report: Mapping[str, Any]) -> Markup:
 
 
 def _openings(openings: Mapping[str, int]) -> str:
-    return ", ".join(f"{LABELS[name]} {number}" for name, number in openings.items())
+    return ", ".join(f"{LABELS[name]} {number}" for name, number in sorted(openings.items()))
 
 
 def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
     """Nested settings as dotted names."""
-    for key, value in settings.items():
+    for key, value in sorted(settings.items()):
         name = f"{above}{key}"
         if isinstance(value, Mapping):
             yield from _flat(value, f"{name}.")

@@ -127,6 +127,6 @@ def _set(value: Mapping[str, Any]) -> str:
     kept = set(part.get("included") or ())
     lines = [
         ("", [words(name), "in" if name in kept else "out", p_text(p)])
-        for name, p in sorted(p_values.items(), key=lambda item: -(item[1] or 0.0))
+        for name, p in sorted(p_values.items(), key=lambda item: (-(item[1] or 0.0), item[0]))
     ]
     return table("Model confidence set", ["candidate", "in the set", "p-value"], lines) if lines else ""

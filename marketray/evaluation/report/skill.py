@@ -119,11 +119,9 @@ def _error_columns() -> list[Column]:
 
 def _skill_axis(models: Sequence[Figures]) -> Axis:
     """A scale that shows the models; a naive forecast far off says so in words."""
-    ends = [0.0]
-    for figures in models:
-        known = (figures["r2_oos"]["zero"], *_ends(figures, "r2_interval"))
-        ends += [value for value in known if value is not None]
-    return linear_axis(ends, "")
+    known = [v for f in models for v in (f["r2_oos"]["zero"], *_ends(f, "r2_interval")) if v is not None]
+    reach = max(map(abs, known), default=1.0)
+    return linear_axis([-reach / 4, reach / 4, *known], "")
 
 
 def _drawn(figures: Figures, axis: Axis) -> str:

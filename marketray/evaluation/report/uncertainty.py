@@ -41,7 +41,7 @@ def intervals(value: Mapping[str, Any], _report: Mapping[str, Any]) -> Markup:
         _level(LABELS[split], level, figures)
         for split in READING_ORDER
         if split in value
-        for level, figures in value[split]["levels"].items()
+        for level, figures in sorted(value[split]["levels"].items(), key=lambda item: float(item[0]))
     ]
     head = ("split and level", "coverage, %", "off by, points", "mean width, %", "Winkler, %", "constant")
     parts.append(table("Intervals", [*head, "pinball, %", "constant", "infinite, %"], rows))

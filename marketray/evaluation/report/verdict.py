@@ -39,6 +39,8 @@ def verdict(report: Mapping[str, Any]) -> Markup:
 
 def _numbers(evidence: Mapping[str, Any], selection: Mapping[str, Any]) -> Markup:
     r2 = percent(evidence["r2_oos"])
+    plain = evidence.get("plain_p_value")
+    scaled = plain is not None and plain != evidence["p_value"]
     others = " · ".join(
         f"{LABELS[name]} {percent(selection['r2_oos'][name]['zero'], 2)} %"
         for name in SPLIT_ORDER
@@ -48,6 +50,7 @@ def _numbers(evidence: Mapping[str, Any], selection: Mapping[str, Any]) -> Marku
         [
             ("R² over zero on OOT", UNKNOWN if r2 == UNKNOWN else f"{r2} %"),
             ("p-value", f"{p_text(evidence['p_value'])}, needed below {evidence['alpha']:.3g}"),
+            *([("the same on plain squared errors", f"p = {p_text(plain)}")] if scaled else []),
             ("R² over zero elsewhere", others or UNKNOWN),
             ("serves as", str(selection["alias"] or "nothing")),
         ]
