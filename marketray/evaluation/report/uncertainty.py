@@ -128,6 +128,6 @@ def _bins(split: str, bins: Sequence[Mapping[str, Any]]) -> Markup:
     rows: list[Row] = []
     for b in bins:
         shares = (percent(b[key], 2) for key in ("mean_probability", "observed"))
-        rows.append(("", [between(b["low"], b["high"], 0, scale=100), count(b["n"]), *shares]))
-    head = ["bin, %", "rows", "stated, %", "rose, %"]
+        rows.append(("", [between(b["low"], b["high"], 2, scale=100), count(b["n"]), *shares]))
+    head = ["stated, from to, %", "rows", "mean, %", "rose, %"]
     return table(f"{LABELS[split]}: probability of a rise", head, rows)
