@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from marketray.dataset.load import Block
     from marketray.settings import Settings
 
-__all__ = ["Backtest", "Walked", "run_backtest", "walk_forward"]
+__all__ = ["Backtest", "WalkForward", "run_backtest", "walk_forward"]
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +76,8 @@ class Backtest:
 
 
 @dataclass(frozen=True)
-class Walked:
-    """Forecasts of the last rows of a block, and how many fits they are made of, in all and now."""
+class WalkForward:
+    """Forecasts of the last rows of a block, and how many fits they come from, in all and now."""
 
     prediction: FloatArray
     windows: int = 0
@@ -108,7 +108,7 @@ def run_backtest(settings: Settings) -> Backtest:
         walked = walk_forward(settings, block, ranking.tuned.candidates[family])
         block = block.take(slice(len(block) - len(walked.prediction), len(block)))
     else:
-        walked = Walked(predict(ranking.folders[family], block))
+        walked = WalkForward(predict(ranking.folders[family], block))
     section, skill = _evaluated(settings, bars, block, walked.prediction)
     path = settings.run_path / "backtest.json"
     done = Backtest(
@@ -124,7 +124,7 @@ def run_backtest(settings: Settings) -> Backtest:
     return done
 
 
-def walk_forward(settings: Settings, block: Block, candidate: Candidate) -> Walked:
+def walk_forward(settings: Settings, block: Block, candidate: Candidate) -> WalkForward:
     """Fit the candidate for every window, one Ray task each, and keep its forecasts as they come.
 
     A window's forecasts are one file below ``<run>/walkforward``, whole or not at all; those that are there
@@ -169,7 +169,7 @@ def walk_forward(settings: Settings, block: Block, candidate: Candidate) -> Walk
         for window, prediction in _forecast_all(missing, block, candidate, given):
             store.put(window, prediction)
             advance()
-    return Walked(np.concatenate([store.get(w) for w in windows]), len(windows), len(missing))
+    return WalkForward(np.concatenate([store.get(w) for w in windows]), len(windows), len(missing))
 
 
 class _Store:
