@@ -115,7 +115,7 @@ def test_confidence_is_the_probability_of_the_named_direction() -> None:
 
 
 def test_confidence_equals_the_share_of_labels_of_each_direction() -> None:
-    y = labelled(np.full(N, 0.55))
+    y = labelled(np.full(N, 0.7))
     y[::20] = 0.0
     made = fit_calibration(np.full(N, 0.5), y, TIMES, 1)
     up = float(made(0.5))
