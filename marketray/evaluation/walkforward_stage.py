@@ -28,7 +28,6 @@ from marketray.evaluation.walkforward import Window, forecast_window, plan_windo
 from marketray.hashing import code_hash, digest, table_hash
 from marketray.lake import Lake, Manifest
 from marketray.models import MODEL_CODE
-from marketray.tuning.records import write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,6 +96,8 @@ def run_backtest(settings: Settings) -> Backtest:
         Bars have no quotes and ``backtest.spread_bps`` is not set; known before anything is fitted.
     DataError
         There are too few sessions for the walk-forward.
+    LakeError
+        There are no bars, or the results cannot be written.
     """
     mode = settings.backtest.walk_forward
     block = load_blocks(settings, OPEN_SPLITS if mode else ("test",))
@@ -110,7 +111,6 @@ def run_backtest(settings: Settings) -> Backtest:
     else:
         walked = WalkForward(predict(ranking.folders[family], block))
     section, skill = _evaluated(settings, bars, block, walked.prediction)
-    path = settings.run_path / "backtest.json"
     done = Backtest(
         family=family,
         mode=mode or "selected",
@@ -118,9 +118,10 @@ def run_backtest(settings: Settings) -> Backtest:
         fitted=walked.fitted,
         skill=skill,
         **{name: section[name] for name in ("assumptions", "periods", "stress")},
-        document=str(path),
+        document=str(settings.run_path / "backtest.json"),
     )
-    write_json(path, {**asdict(done), "curve": section["curve"], "settings": _own_settings(settings)})
+    document = {**asdict(done), "curve": section["curve"], "settings": _own_settings(settings)}
+    Lake(str(settings.run_path)).write_json("backtest.json", document)
     return done
 
 
