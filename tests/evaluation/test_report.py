@@ -145,6 +145,8 @@ def test_key_numbers_of_the_sections_are_those_of_the_document(full: Page) -> No
         "175 trials 87 of them pruned, 25 of earlier tunings": "trials",
         "no: p = 0.11 at 0.05 statistic 1.23": "Clark–West",
         "OOT, 80 % 80.30 0.30 0.1600 0.4000 0.5000 0.02000 0.02500 0.000": "intervals",
+        "validation: the 80 % interval covers": "range",
+        "80.0 to 80.0 % by volatility.": "range by volatility",
         "OOT2 0.24991 0.25000 0.00710": "Brier",
         "test: strategy −1.37 −6.10 −0.52 −2.40 to 1.30 3.10 812 47.0": "backtest",
         "crash 2019-08-01 to 2019-08-14 10 −0.81": "stress",
