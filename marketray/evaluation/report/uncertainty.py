@@ -71,7 +71,7 @@ def _coverage_by_group(split: str, groups: Sequence[tuple[str, Parts]]) -> list[
 def _level(split: str, level: str, figures: Mapping[str, Any]) -> Row:
     coverage, target = figures["coverage"], figures["target"]
     cells = [
-        f"{split}, {level} %",
+        f"{split}, {level}\u00a0%",
         percent(coverage, 2),
         percent(None if coverage is None else coverage - target, 2),
         fixed(figures["mean_width_pct"], 4),
