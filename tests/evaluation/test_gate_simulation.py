@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 from marketray.evaluation.gate import decide
 from marketray.evaluation.metrics import rmse
@@ -15,12 +16,12 @@ from marketray.models import get_family
 from marketray.settings_gate import GateSettings
 from tests.evaluation.simulations import HORIZON, simulated_block
 
-BARS = 12_000
+BARS = 10_000
 GAP = 2 * HORIZON
 CANDIDATES: dict[str, tuple[str, dict[str, Any]]] = {
     "ar_5": ("ar", {"lags": 5, "exogenous": "none", "ridge": 0.0}),
-    "ar_30": ("ar", {"lags": 30, "exogenous": "none", "ridge": 0.0}),
-    "ridge_30": ("ar", {"lags": 30, "exogenous": "volatility", "ridge": 1_000.0}),
+    "ar_30": ("ar", {"lags": 30, "exogenous": "none", "ridge": 1.0}),
+    "ridge_30": ("ar", {"lags": 30, "exogenous": "volatility", "ridge": 0.1}),
 }
 
 
@@ -52,12 +53,13 @@ def promoted(seed: int, effect: str, r2: float) -> bool:
 
 
 def promotions(seeds: Iterable[int], effect: str, r2: float) -> int:
-    return sum(promoted(seed, effect, r2) for seed in seeds)
+    with threadpool_limits(1):  # small problems; several threads only get in each other's way
+        return sum(promoted(seed, effect, r2) for seed in seeds)
 
 
 def test_without_an_effect_hardly_a_run_is_promoted_and_with_a_strong_one_most_are() -> None:
-    assert promotions(range(8), "none", 0.0) <= 1
-    assert promotions(range(100, 103), "market", 0.3) >= 2
+    assert promotions(range(20), "none", 0.0) <= 2
+    assert promotions(range(100, 106), "market", 0.3) >= 4
 
 
 @pytest.mark.slow
