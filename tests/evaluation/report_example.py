@@ -214,6 +214,7 @@ def _backtest(rng: np.random.Generator) -> dict[str, Any]:
     holders = {**counts, "strategy": strategy, "buy_and_hold": hold, "flat": flat}
     crash = {"name": "crash", "first": "2019-08-01", "last": "2019-08-14", "sessions": 10}
     bear = {"name": "bear", "first": "2018-10-01", "last": "2018-12-24", "sessions": 0}
+    later = {**holders, "first_decision_at": "2019-09-11T13:31:00+00:00"}
     return {
         "assumptions": {
             "fill": "open of the first bar at or after the decision",
@@ -223,7 +224,7 @@ def _backtest(rng: np.random.Generator) -> dict[str, Any]:
             "hold_over_breaks": False,
             "position": "average",
         },
-        "periods": {"test": holders, "oot2": holders},
+        "periods": {"test": holders, "oot2": later},
         "curve": [
             {"at": at, "strategy": float(s), "buy_and_hold": float(b)}
             for at, s, b in zip(days, *growth, strict=True)
