@@ -20,7 +20,6 @@ from marketray.evaluation.prices import missing_costs, read_bars
 from marketray.evaluation.registration import code_revision
 from marketray.evaluation.sharpe import probability_of_overfitting, sharpe_figures
 from marketray.evaluation.significance import clark_west
-from marketray.evaluation.trials import read_trials
 from marketray.evaluation.walked import evaluate
 from marketray.hashing import code_hash
 from marketray.lake import Lake
