@@ -29,7 +29,7 @@ DATES = {
 
 
 def plain_report(settings: Settings) -> tuple[dict[str, Any], dict[str, Series]]:
-    """The document that a selection makes, without any optional section."""
+    """The document that a selection makes, without any section that it may lack."""
     rng = np.random.default_rng(11)
     data = {name: _split(rng, i) for i, name in enumerate(SPLITS)}
     tables = {name: compare(rows, forecasts, alpha=0.025) for name, (rows, forecasts) in data.items()}
@@ -54,7 +54,7 @@ def plain_report(settings: Settings) -> tuple[dict[str, Any], dict[str, Series]]
     ranking = list(MODELS)
     selection = selection_document("key", registered, "/m", ranking, tables, split, evidence, openings)
     compared = comparison(tables, ranking, dict.fromkeys(MODELS, 0.001))
-    report = report_document(settings, selection, compared, tables, split, evidence)
+    report = report_document(settings, selection, compared, tables, split, evidence, {})
     series = {
         name: Series(rows.decision_us, rows.y, forecasts["<ar>"])
         for name, (rows, forecasts) in data.items()
