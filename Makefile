@@ -4,6 +4,8 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 export RAY_AUTH_MODE ?= disabled
 export RAY_USAGE_STATS_ENABLED ?= 0
+# Threads of BLAS that wait for each other cost more than they save on small fits.
+export OPENBLAS_NUM_THREADS ?= 1
 
 .PHONY: demo test test-slow mutation-laws lint bench clean
 .DELETE_ON_ERROR:
