@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
 
-from marketray.hashing import digest
 from marketray.models import get_family
-from marketray.tuning.records import TrialRecord
-from marketray.tuning.trial import Budget, Fold, FoldCache, Progress, run_trial
+from marketray.tuning.trial import Budget, Fold, FoldCache, run_trial
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from marketray.dataset.load import Block
     from marketray.features.fitted import FittedFeature
 
-__all__ = ["METRIC", "FamilyJob", "TrialActor", "Warm"]
+__all__ = ["METRIC", "FamilyJob", "TrialActor"]
 
 METRIC = "score"
 """The reported key that trials are compared by."""
@@ -36,8 +30,8 @@ class FamilyJob:
     ----------
     folder:
         ``<tuning folder>/<family>`` on the node that runs the job.
-    cpus, concurrent:
-        CPUs of one trial, and how many trials run at once.
+    concurrent:
+        How many of its trials run at once.
     fitted:
         Features to fit on the training rows of each fold.
     """
@@ -48,7 +42,6 @@ class FamilyJob:
     budget: Budget
     stage1_trials: int
     stage2_trials: int
-    cpus: float = 1.0
     concurrent: int = 1
     pruning: bool = True
     max_rounds: int = 9_000
@@ -56,49 +49,26 @@ class FamilyJob:
     fitted: tuple[FittedFeature, ...] = ()
 
 
-@dataclass(frozen=True)
-class Warm:
-    """A complete trial whose reports are known, so that a later stage need not compute them again."""
-
-    record: TrialRecord
-    predictions: npt.NDArray[np.float32]
-
-    def reports(self) -> Iterator[Progress]:
-        """What the trial reported."""
-        for i, (progress, score) in enumerate(self.record.rungs):
-            if i + 1 < len(self.record.rungs):
-                yield Progress(int(progress), score)
-        r = self.record
-        yield Progress(
-            int(r.rungs[-1][0]),
-            r.rungs[-1][1],
-            tuple(r.fold_rmse),
-            tuple(r.fold_zero_rmse),
-            tuple(r.fold_rounds),
-            self.predictions,
-        )
-
-
 class TrialActor(tune.Trainable):
-    """A process that runs trials one after another and keeps the folds' binned rows between them."""
+    """A process that runs trials of any family one after another and keeps their binned rows between them."""
 
     def setup(  # type: ignore[override]  # tune.with_parameters passes the rest
-        self, config: dict[str, Any], job: FamilyJob, block: list[ray.ObjectRef[Block]], warm: Warm | None
+        self, config: dict[str, Any], jobs: tuple[FamilyJob, ...], block: list[ray.ObjectRef[Block]]
     ) -> None:
         """Map the shared rows; nothing is copied."""
         rows = ray.get(block[0])
-        self._cache = FoldCache(get_family(job.family), rows, job.folds, job.budget, job.fitted)
-        self._warm = warm
+        self._caches = {
+            job.family: FoldCache(get_family(job.family), rows, job.folds, job.budget, job.fitted)
+            for job in jobs
+        }
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begin the next trial in this process."""
         self._seconds = 0.0
         self._started_at = time.time()
-        if self._warm is not None and digest(new_config) == digest(self._warm.record.params):
-            self._reports = self._warm.reports()
-        else:
-            self._reports = run_trial(self._cache, new_config)
+        self._rungs: list[tuple[float, float]] = []
+        self._reports = run_trial(self._caches[new_config["family"]], new_config["params"])
         return True
 
     def step(self) -> dict[str, Any]:
@@ -106,9 +76,11 @@ class TrialActor(tune.Trainable):
         start = time.perf_counter()
         report = next(self._reports)
         self._seconds += time.perf_counter() - start
+        self._rungs.append((float(report.progress), float(report.score)))
         result: dict[str, Any] = {
             METRIC: report.score,
             "progress": report.progress,
+            "rungs": tuple(self._rungs),
             "seconds": self._seconds,
             "started_at": self._started_at,
             "ended_at": time.time(),

@@ -68,7 +68,7 @@ class TuneResult:
     overlap_share:
         Time in which all families ran stage-1 trials, over the shortest family's stage 1; 1 for one family.
     overhead_share:
-        (wall clock − ideal) / ideal; ideal is the busiest family's computing time over its trial slots.
+        (wall clock − ideal) / ideal; ideal is the trials' computing time over the number of trials at once.
     skipped:
         Whether a finished tuning of the same key was found.
     """
@@ -95,12 +95,13 @@ def overlap_share(intervals: Sequence[tuple[float, float]]) -> float:
 def summary(
     jobs: list[FamilyJob],
     records: dict[str, list[TrialRecord]],
+    slots: int,
     folder: Path,
     key: str,
     task: str,
     seconds: float,
 ) -> TuneResult:
-    """Put together what the families' records say; `seconds` is the wall clock.
+    """Put together what the families' records say; `seconds` is the wall clock of `slots` trials at once.
 
     Raises
     ------
@@ -110,7 +111,7 @@ def summary(
     families = {job.family: _family_best(job, records[job.family], folder) for job in jobs}
     coarse = [[r for r in records[job.family] if r.stage == 1] for job in jobs]
     intervals = [(min(r.started_at for r in rs), max(r.ended_at for r in rs)) for rs in coarse]
-    ideal = max(sum(r.seconds for r in records[job.family]) / job.concurrent for job in jobs)
+    ideal = sum(r.seconds for rs in records.values() for r in rs) / slots
     return TuneResult(
         tuning_key=key,
         task=task,
