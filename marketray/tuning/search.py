@@ -54,12 +54,13 @@ class Suggest(_Unsaved, Searcher):
         super().__init__(metric=METRIC, mode="min")
         self._families, self._slots, self._failed = families, slots, False
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """A trial, None while none can begin, ``FINISHED`` when there is none left."""
         del trial_id
+        none_left: Any = Searcher.FINISHED
         families = self._families.values()
         if self._failed or all(f.finished for f in families):
-            return Searcher.FINISHED
+            return none_left  # type: ignore[no-any-return]
         if sum(f.running for f in families) >= self._slots:
             return None
         for family in sorted(families, key=lambda f: (len(f.records) + f.running) / f.wanted):
@@ -83,7 +84,7 @@ class Rungs(_Unsaved, FIFOScheduler):
     """Stops a trial at a rung where its family finds it not worth going on with."""
 
     def __init__(self, families: Families) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._families = families
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
