@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from marketray.cli_audit import audit_app
+from marketray.cli_backtest import backtest
 from marketray.cli_options import Config, Json
 from marketray.errors import MarketrayError, SettingsError
 
@@ -283,6 +284,9 @@ def _read_bars(path: Path | None) -> list[dict[str, Any]] | None:
         msg = f"--bars {path}: got a {type(loaded).__name__}; required: a list of bars"
         raise SettingsError(msg)
     return loaded
+
+
+app.command()(backtest)
 
 
 @models_app.command("list")

@@ -25,7 +25,7 @@ def run_job(stage: str | None, description: str | None, arguments: Sequence[str]
     Parameters
     ----------
     stage:
-        Name in `marketray.pipeline.STAGES`; None runs the whole pipeline.
+        Name in `marketray.pipeline.STAGES`, or ``backtest``; None runs the whole pipeline.
     description:
         For ``--help``.
     arguments:
@@ -51,11 +51,16 @@ def run_job(stage: str | None, description: str | None, arguments: Sequence[str]
 def _run(stage: str | None, config: str | None) -> Any:
     from marketray.cluster import connect
     from marketray.console import as_plain, pipeline_summary
-    from marketray.pipeline import run_pipeline, run_stage
+    from marketray.pipeline import run_pipeline, run_stage, unwrapped_errors
     from marketray.settings import load_settings
 
     settings = load_settings(config)
     logger.info("Ray dashboard: %s", connect(settings))
     if stage is None:
         return as_plain(pipeline_summary(settings, run_pipeline(settings)))
+    if stage == "backtest":  # of a finished run, not a stage of it
+        from marketray.evaluation.walkforward_stage import run_backtest
+
+        with unwrapped_errors():
+            return as_plain(run_backtest(settings))
     return as_plain(run_stage(stage, settings))

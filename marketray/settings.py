@@ -25,11 +25,12 @@ from pydantic_settings import SettingsError as UnreadableVariable
 
 from marketray.bars import DAY_MINUTES
 from marketray.errors import SettingsError
-from marketray.settings_file import describe, read_feature_file, read_settings_file
+from marketray.settings_file import describe, read_feature_file, read_gate_file, read_settings_file
+from marketray.settings_gate import GateSettings
 from marketray.settings_sections import (
+    BacktestSettings,
     FeatureSettings,
     FileSource,
-    GateSettings,
     LabelSettings,
     MarketSettings,
     Name,
@@ -44,6 +45,7 @@ from marketray.settings_sections import (
 )
 
 __all__ = [
+    "BacktestSettings",
     "FeatureSettings",
     "FileSource",
     "GateSettings",
@@ -85,6 +87,7 @@ class Settings(BaseSettings):
     split: SplitSettings = SplitSettings()
     tuning: TuningSettings = TuningSettings()
     gate: GateSettings = GateSettings()
+    backtest: BacktestSettings = BacktestSettings()
     tracking: TrackingSettings = TrackingSettings()
     serving: ServingSettings = ServingSettings()
     lake: str | None = None  # path or URI; default: <home>/lake
@@ -155,6 +158,18 @@ class Settings(BaseSettings):
         if any(f.text is None for f in files):
             read = tuple(f if f.text is not None else read_feature_file(self.resolve(f.path)) for f in files)
             self.__dict__["features"] = self.features.model_copy(update={"files": read})
+        return self
+
+    @model_validator(mode="after")
+    def _gate_file_read(self) -> Settings:
+        """Put the gate file's keys in the place of its path, so that they go wherever the settings go."""
+        if self.gate.file is not None:
+            beside = sorted(self.gate.model_fields_set - {"file"})
+            if beside:
+                keys = ", ".join(f"gate.{key}" for key in beside)
+                msg = f"gate.file={self.gate.file!r} stands beside {keys}; required: the file or the keys"
+                raise SettingsError(msg, hint="keep one of the two")
+            self.__dict__["gate"] = read_gate_file(self.resolve(self.gate.file))
         return self
 
     @property

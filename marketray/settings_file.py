@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from pydantic import ValidationError
 from yaml.constructor import ConstructorError
 
 from marketray.errors import SettingsError
+from marketray.settings_gate import GateSettings
 from marketray.settings_sections import FeatureFile
 
 if TYPE_CHECKING:
     from marketray.settings import Settings
 
-__all__ = ["describe", "read_feature_file", "read_settings_file", "save_settings"]
+__all__ = ["describe", "read_feature_file", "read_gate_file", "read_settings_file", "save_settings"]
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -38,8 +40,13 @@ class _UniqueKeys(yaml.SafeLoader):
         return mapping
 
 
-def read_settings_file(path: Path) -> dict[str, Any]:
+def read_settings_file(path: Path, option: str = "--config") -> dict[str, Any]:
     """The file's keys with ``${NAME}`` in strings replaced by environment variables; empty: no keys.
+
+    Parameters
+    ----------
+    option:
+        What named the file, for messages.
 
     Raises
     ------
@@ -49,27 +56,48 @@ def read_settings_file(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as e:
-        msg = f"--config {path}: cannot be read ({e.strerror})"
+        msg = f"{option} {path}: cannot be read ({e.strerror})"
         raise SettingsError(msg, hint="pass the path of a YAML file such as configs/quickstart.yaml") from e
     except UnicodeDecodeError as e:
-        msg = f"--config {path}: not a text file in UTF-8 ({e.reason} at byte {e.start})"
+        msg = f"{option} {path}: not a text file in UTF-8 ({e.reason} at byte {e.start})"
         raise SettingsError(msg, hint="pass the path of a YAML file such as configs/quickstart.yaml") from e
     try:
         loaded = yaml.load(text, _UniqueKeys)  # noqa: S506  # a SafeLoader
     except yaml.YAMLError as e:
-        msg = f"--config {path}: not valid YAML ({' '.join(str(e).split())})"
+        msg = f"{option} {path}: not valid YAML ({' '.join(str(e).split())})"
         raise SettingsError(msg) from e
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
-        msg = f"--config {path}: got a {type(loaded).__name__}; required: a mapping of keys"
+        msg = f"{option} {path}: got a {type(loaded).__name__}; required: a mapping of keys"
         raise SettingsError(msg)
     strange = [key for key in loaded if not isinstance(key, str)]
     if strange:
-        msg = f"--config {path}: got the keys {strange}; required: names of settings"
+        msg = f"{option} {path}: got the keys {strange}; required: names of settings"
         raise SettingsError(msg, hint="docs/settings.md lists every key with its default")
-    expanded: dict[str, Any] = _expand(loaded, path)
+    expanded: dict[str, Any] = _expand(loaded, f"{option} {path}")
     return expanded
+
+
+def read_gate_file(path: Path) -> GateSettings:
+    """The rules in the file named by ``gate.file``, defaults where it has none; `path` is absolute.
+
+    Raises
+    ------
+    SettingsError
+        The file cannot be read, has an unknown rule or key, or a threshold out of range.
+    """
+    values = read_settings_file(path, "gate.file")
+    try:
+        rules = GateSettings(**values)
+    except ValidationError as e:
+        lines = [f"{'.'.join(map(str, d['loc']))}: {describe(d)}" for d in e.errors()]
+        msg = f"gate.file {path}: {'; '.join(lines)}"
+        raise SettingsError(msg, hint="configs/gate.yaml has every rule with its default") from e
+    if rules.file is not None:
+        msg = f"gate.file {path}: got the key 'file'; required: rules, not another file"
+        raise SettingsError(msg, hint="configs/gate.yaml has every rule with its default")
+    return rules
 
 
 def read_feature_file(path: Path) -> FeatureFile:
@@ -112,19 +140,19 @@ def save_settings(settings: Settings, path: Path) -> None:
         raise SettingsError(msg, hint="free space or fix the permissions, then run again") from e
 
 
-def _expand(value: Any, path: Path) -> Any:
+def _expand(value: Any, where: str) -> Any:
     if isinstance(value, dict):
-        return {k: _expand(v, path) for k, v in value.items()}
+        return {k: _expand(v, where) for k, v in value.items()}
     if isinstance(value, list):
-        return [_expand(v, path) for v in value]
+        return [_expand(v, where) for v in value]
     if isinstance(value, str):
-        return re.sub(r"\$\{(\w+)\}", lambda m: _environment(m[1], path), value)
+        return re.sub(r"\$\{(\w+)\}", lambda m: _environment(m[1], where), value)
     return value
 
 
-def _environment(name: str, path: Path) -> str:
+def _environment(name: str, where: str) -> str:
     if name not in os.environ:
-        msg = f"--config {path}: ${{{name}}} is used but the environment variable {name} is not set"
+        msg = f"{where}: ${{{name}}} is used but the environment variable {name} is not set"
         raise SettingsError(msg, hint=f"export {name}=…")
     return os.environ[name]
 

@@ -89,7 +89,7 @@ def _type_name(annotation: Any) -> str:
         return "mapping"
     name: str = annotation.__name__
     words = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}
-    return {**words, "FeatureFile": "path"}.get(name, name.lower())
+    return {**words, "FeatureFile": "path", "StressWindow": "window"}.get(name, name.lower())
 
 
 def _default(field: FieldInfo) -> str:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
+    "BacktestSettings",
     "FamilyName",
     "FeatureFile",
     "FeatureSettings",
     "FileSource",
-    "GateSettings",
     "LabelSettings",
     "MarketSettings",
     "Name",
@@ -23,6 +24,7 @@ __all__ = [
     "ServingSettings",
     "SimulatorSource",
     "SplitSettings",
+    "StressWindow",
     "TrackingSettings",
     "TuningSettings",
 ]
@@ -235,6 +237,7 @@ class TuningSettings(_Section):
     max_rounds: int = Field(9_000, ge=10)  # cap on n_estimators
     ar_max_lags: int = Field(60, ge=1, le=60)
     pruning: bool = True
+    feature_groups: bool = True  # stage 2 of trees chooses a group of columns by contribution in each fold
 
     @model_validator(mode="after")
     def _each_family_once(self) -> TuningSettings:
@@ -244,12 +247,36 @@ class TuningSettings(_Section):
         return self
 
 
-class GateSettings(_Section):
-    """The evidence a model must show on OOT rows to be promoted."""
+class StressWindow(_Section):
+    """Sessions [first, last] whose figures are shown on their own, such as a crash or a slow bear."""
 
-    alpha: float = Field(0.05, gt=0, lt=1)
-    min_r2_oos: float = 0.0  # skill over zero must exceed this
-    bootstrap: Literal["allow", "refuse"] = "allow"
+    name: str = Field(min_length=1)
+    first: date
+    last: date
+
+    @model_validator(mode="after")
+    def _in_order(self) -> StressWindow:
+        if self.last < self.first:
+            msg = f"window {self.name!r} ends on {self.last}; required: not before its first={self.first}"
+            raise ValueError(msg)
+        return self
+
+
+class BacktestSettings(_Section):
+    """What trading on the forecasts would have earned, see docs/backtest.md."""
+
+    spread_bps: float | None = Field(None, ge=0)  # ask - bid; required where bars have no bid and ask
+    commission_bps: float = Field(0.0, ge=0)  # of the amount traded, each way
+    slippage_bps: float = Field(0.0, ge=0)  # each way, beyond half the spread
+    threshold_costs: float = Field(1.0, ge=0)  # trade where the forecast reaches so many round-trip costs
+    threshold_return: float | None = Field(None, ge=0)  # or this return instead, a fraction
+    threshold_probability: float = Field(0.05, ge=0, lt=0.5)  # direction task: P(up) this far from 0.5
+    position: Literal["average", "latest"] = "average"  # of the signals of the last horizon, or the latest
+    hold_over_breaks: bool = False  # false: flat at every session end and daily break
+    stress: tuple[StressWindow, ...] = ()  # e.g. {name: crash, first: 2020-02-20, last: 2020-03-23}
+    walk_forward: Literal["expanding", "rolling"] | None = None  # empty: the selected model on test
+    refit_sessions: int = Field(5, ge=1)  # sessions that one fit of the walk-forward forecasts
+    train_sessions: int | None = Field(None, ge=1)  # before the first forecast; empty: a third of all
 
 
 class TrackingSettings(_Section):

@@ -10,7 +10,8 @@ from marketray.errors import SettingsError
 from marketray.settings import FileSource, SimulatorSource, load_settings
 from marketray.settings_file import save_settings
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+GATE = Path(__file__).parents[1] / "configs" / "gate.yaml"  # rules of the gate, not settings of a run
+CONFIGS = sorted(set((Path(__file__).parents[1] / "configs").glob("*.yaml")) - {GATE})
 
 
 def write(folder: Path, text: str) -> Path:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from marketray.errors import ModelError, TuningError
 from marketray.models import get_family, load_model
+from marketray.models.contribution import ALL, FEATURE_GROUP, GroupChoice
 from marketray.models.extended import fit_extended
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class Candidate:
     family:
         Its name.
     params:
-        Parameters without the number of rounds.
+        Parameters without the number of rounds. Where they choose a group of columns, ``feature_group`` is a
+        `GroupChoice` as JSON, so that the refit can rank the columns of its own rows.
     rounds:
         Boosting rounds to fit with; 1 for families that are not boosted.
     cv_rmse:
@@ -127,9 +129,13 @@ def read_tuning(settings: Settings) -> Tuned:
 
 
 def _candidate(name: str, best: Mapping[str, Any], run_path: Path) -> Candidate:
+    params = dict(best["params"])
+    group = params.get(FEATURE_GROUP, ALL)
+    if group != ALL:
+        params[FEATURE_GROUP] = GroupChoice(group, **best["ranked_with"]).to_json()
     return Candidate(
         family=name,
-        params=dict(best["params"]),
+        params=params,
         rounds=int(best["rounds"]),
         cv_rmse=float(best["cv_rmse"]),
         trial_id=str(best["trial_id"]),
@@ -151,7 +157,8 @@ def refit(
 ) -> dict[str, bytes]:
     """Fit a family on all rows of `block` with its rounds fixed, and the fitted features it takes.
 
-    Columns in `leave_out`, and fitted features made from them, do not take part.
+    Columns in `leave_out`, and fitted features made from them, do not take part. Where `params` choose a
+    group of columns, these rows decide what is in it; see `marketray.models.extended.fit_extended`.
 
     Returns
     -------

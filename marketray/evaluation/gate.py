@@ -1,36 +1,44 @@
 """The evidence gate: what a candidate must show on out-of-time rows to become champion.
 
-Rules, in this order:
+Each rule compares a number with its threshold (`marketray.settings_gate`); they act in this order:
 
-1. **Missing evidence refuses.** Too few rows, or figures that are not finite: verdict ``refused``, no alias.
-2. **Skill over zero.** R²_oos > ``gate.min_r2_oos`` and the one-sided Diebold–Mariano p-value against the
-   zero forecast is below α/2^k, k counting the openings of these OOT rows (their levels sum to α at most).
-   For the direction task zero is P(up) = 0.5, which a constant can beat by the share of flat labels or by
-   drift alone; the training share of ups must then be beaten at α/2^k as well.
-3. **No champion yet.** Skill: ``promoted``. No skill: ``bootstrap`` where ``gate.bootstrap`` allows it, which
-   gives the alias champion but never counts as a promotion; else ``refused`` with the alias challenger, so
-   that a person can look at the version.
-4. **A champion that can be scored** on these rows must also be beaten at α/2^k: ``promoted``, else
+1. **Missing evidence refuses.** Too few rows, figures that are not finite, or a rule that is on and has no
+   number to judge: verdict ``refused``, no alias.
+2. **Skill over zero.** R²_oos > ``skill_over_zero.min_r2_oos`` and the one-sided Diebold–Mariano p-value
+   against the zero forecast is below α/2^k, k counting the openings of these OOT rows (their levels sum to α
+   at most). For the direction task zero is P(up) = 0.5, which a constant can beat by the share of flat labels
+   or by drift alone; the training share of ups must then be beaten at α/2^k as well.
+3. **The other rules** that are on: lasting skill, coverage, drift, latency; see `guard_rules`.
+4. **No champion yet.** All rules hold: ``promoted``. One fails: ``bootstrap`` where ``gate.bootstrap`` allows
+   it, which gives the alias champion but never counts as a promotion; else ``refused`` with the alias
+   challenger, so that a person can look at the version.
+5. **A champion that can be scored** on these rows must also be beaten at α/2^k: ``promoted``, else
    ``challenger``. A champion whose fit overlaps these rows only makes that harder.
-5. **A champion that cannot be scored** (other columns, horizon or task, or its files are gone): the
+6. **A champion that cannot be scored** (other columns, horizon or task, or its files are gone): the
    comparison is missing, so ``challenger``; unless it came in by bootstrap and so claims no skill that would
-   have to be beaten: then skill over zero decides.
+   have to be beaten: then the other rules decide.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from marketray.errors import DataError
-from marketray.evaluation.metrics import r2_oos, squared_errors
-from marketray.evaluation.significance import diebold_mariano, minimum_detectable_r2
-from marketray.settings import GateSettings
+from marketray.evaluation.gate_rules import Findings, RuleResult, guard_rules
+from marketray.evaluation.metrics import r2_oos, rmse_pct, squared_errors
+from marketray.evaluation.significance import (
+    DMResult,
+    diebold_mariano,
+    minimum_detectable_r2,
+    scaled_diebold_mariano,
+)
+from marketray.settings_gate import GateSettings, SkillRule
 
-__all__ = ["Alias", "Champion", "Evidence", "Verdict", "decide", "level_of_opening"]
+__all__ = ["Alias", "Champion", "Evidence", "Findings", "Verdict", "decide", "level_of_opening"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -71,7 +79,7 @@ class Evidence:
     r2_oos:
         1 − MSE / MSE of the zero forecast, on OOT; None where it could not be computed.
     p_value:
-        One-sided HAC Diebold–Mariano p-value against the zero forecast.
+        One-sided HAC Diebold–Mariano p-value against the zero forecast, which the gate goes by.
     k, alpha:
         Which opening of these OOT rows this was, and the level α/2^k tested at.
     n, n_effective:
@@ -82,6 +90,10 @@ class Evidence:
         The champion compared with: its version, R² of the candidate over it, p-value of being better.
     reasons:
         The failed rules in words; empty where all passed.
+    rules:
+        Every rule, also those that were not asked.
+    plain_p_value:
+        As `p_value`, on squared errors as they are; the same where no scale divided them.
     """
 
     verdict: Verdict
@@ -97,15 +109,18 @@ class Evidence:
     champion_r2: float | None = None
     champion_p_value: float | None = None
     reasons: tuple[str, ...] = ()
+    rules: tuple[RuleResult, ...] = ()
+    plain_p_value: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
-        return {**asdict(self), "reasons": list(self.reasons)}
+        return {**asdict(self), "reasons": list(self.reasons), "rules": [asdict(r) for r in self.rules]}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Evidence:
         """The inverse of `to_json`."""
-        return cls(**{**value, "reasons": tuple(value["reasons"])})
+        rules = tuple(RuleResult(**rule) for rule in value["rules"])
+        return cls(**{**value, "reasons": tuple(value["reasons"]), "rules": rules})
 
 
 def level_of_opening(alpha: float, k: int) -> float:
@@ -132,6 +147,8 @@ def decide(
     k: int,
     champion: Champion | None = None,
     base_rate: FloatArray | None = None,
+    findings: Findings | None = None,
+    scale: FloatArray | None = None,
 ) -> Evidence:
     """Judge a candidate on OOT rows by the module's rules.
 
@@ -142,34 +159,46 @@ def decide(
     decision_us, horizon_minutes:
         Decision times (microseconds, UTC), shape (n,), and label horizon.
     gate:
-        Level, least skill, and whether a first model may come in without skill.
+        Rules with their thresholds, and whether a first model may come in without skill.
     k:
         Which opening of these rows this is.
     champion:
         The present champion, or None where there is none.
     base_rate:
         A constant forecast that must be beaten too, shape (n,); None: none.
+    findings:
+        What is known of the candidate beside these forecasts; None where bare forecasts are judged, which
+        leaves the rules on it unasked.
+    scale:
+        Volatility of the label known at each decision, shape (n,): the Diebold–Mariano tests are then on
+        losses divided by its square. R² stays unweighted. None: plain losses.
     """
     alpha = level_of_opening(gate.alpha, k)
     version = champion.version if champion else None
+    duel = _Duel(y, prediction, decision_us, horizon_minutes, alpha, scale)
     try:
-        skill = r2_oos(y, prediction, np.zeros_like(y))
-        test = diebold_mariano(squared_errors(y, prediction), y**2, decision_us, horizon_minutes)
-        detectable = minimum_detectable_r2(y, prediction, decision_us, horizon_minutes, alpha=alpha)
+        zero, skill, test = duel.over("skill_over_zero", "zero", np.zeros_like(y), gate.skill_over_zero)
+        plain = test if scale is None else replace(duel, scale=None).test(np.zeros_like(y))
+        detectable = minimum_detectable_r2(
+            y, prediction, decision_us, horizon_minutes, alpha=alpha, scale=scale
+        )
     except DataError as e:
         reason = f"evidence is missing: {e.message}"
         return Evidence(
             "refused", None, None, None, k, alpha, len(y), champion_version=version, reasons=(reason,)
         )
-    reasons = _skill_gaps(skill, test.p_value, alpha, gate.min_r2_oos)
-    better: tuple[float | None, float | None] = (None, None)
-    if champion is not None:
-        gaps, better = _champion_gaps(y, prediction, decision_us, horizon_minutes, champion, alpha)
-        reasons += gaps
+    rival, better = _against_champion(duel, champion, gate.skill_over_champion)
+    rules = [zero, rival]
     if base_rate is not None:
         name = "the training share of ups"
-        reasons += _gaps_to(name, base_rate, y, prediction, decision_us, horizon_minutes, alpha)[0]
-    verdict, alias = _verdict(champion, not reasons, gate.bootstrap)
+        rules.append(_or_failed(duel, "skill_over_base_rate", name, base_rate, SkillRule())[0])
+    guards = guard_rules(gate, findings, rmse_pct(y, prediction), rmse_pct(y, np.zeros_like(y)))
+    unknown = [rule for rule in guards if rule.passed is False and rule.value is None]
+    rules += guards
+    failed = [rule for rule in rules if rule.passed is False]
+    verdict, alias = ("refused", None) if unknown else _verdict(champion, not failed, gate.bootstrap)
+    reasons = [f"evidence is missing: {rule.detail}" for rule in unknown]
+    reasons += [rule.detail for rule in failed if rule not in unknown]
     return Evidence(
         verdict,
         alias,
@@ -183,10 +212,12 @@ def decide(
         version,
         *better,
         reasons=tuple(reasons),
+        rules=tuple(rules),
+        plain_p_value=plain.p_value,
     )
 
 
-def _verdict(champion: Champion | None, passed: bool, bootstrap: str) -> tuple[Verdict, Alias]:
+def _verdict(champion: Champion | None, passed: bool, bootstrap: str) -> tuple[Verdict, Alias | None]:
     if passed:
         return "promoted", "champion"
     if champion is not None:
@@ -194,49 +225,66 @@ def _verdict(champion: Champion | None, passed: bool, bootstrap: str) -> tuple[V
     return ("bootstrap", "champion") if bootstrap == "allow" else ("refused", "challenger")
 
 
-def _skill_gaps(skill: float, p_value: float, alpha: float, least: float) -> list[str]:
-    gaps = []
-    if not skill > least:
-        gaps.append(f"R² over zero is {skill:.6f}; required: above {least:g}")
-    if not p_value < alpha:
-        gaps.append(f"p-value against zero is {p_value:.4g}; required: below {alpha:g}")
-    return gaps
+@dataclass(frozen=True)
+class _Duel:
+    """The candidate's forecasts, to be compared with others of the same rows at one level."""
+
+    y: FloatArray
+    prediction: FloatArray
+    decision_us: IntArray
+    horizon_minutes: int
+    alpha: float
+    scale: FloatArray | None
+
+    def over(
+        self, rule: str, name: str, rival: FloatArray, bound: SkillRule
+    ) -> tuple[RuleResult, float, DMResult]:
+        """Whether the rival is beaten, with R² over it and the test.
+
+        Raises
+        ------
+        DataError
+            There are too few rows for a test, or figures that are not finite.
+        """
+        skill = r2_oos(self.y, self.prediction, rival)
+        test = self.test(rival)
+        passed = skill > bound.min_r2_oos and test.p_value < self.alpha
+        required = f"required: above {bound.min_r2_oos:g}, below {self.alpha:g}"
+        detail = f"R² over {name} is {skill:.6f} with p-value {test.p_value:.4g}; {required}"
+        return RuleResult(rule, passed, test.p_value, self.alpha, detail), skill, test
+
+    def test(self, rival: FloatArray) -> DMResult:
+        """One-sided test of squared errors smaller than the rival's, in units of `scale` where given."""
+        losses = squared_errors(self.y, self.prediction), squared_errors(self.y, rival)
+        if self.scale is None:
+            return diebold_mariano(*losses, self.decision_us, self.horizon_minutes)
+        return scaled_diebold_mariano(*losses, self.scale, self.decision_us, self.horizon_minutes)
 
 
-def _champion_gaps(
-    y: FloatArray,
-    prediction: FloatArray,
-    decision_us: IntArray,
-    horizon_minutes: int,
-    champion: Champion,
-    alpha: float,
-) -> tuple[list[str], tuple[float | None, float | None]]:
-    """What is missing against the champion, and (R² over it, p-value of being better)."""
+Better = tuple[float | None, float | None]
+"""R² over the champion and p-value of being better than it."""
+
+
+def _against_champion(duel: _Duel, champion: Champion | None, bound: SkillRule) -> tuple[RuleResult, Better]:
+    rule = "skill_over_champion"
+    if champion is None:
+        return RuleResult(rule, None, None, duel.alpha, "not asked: there is no champion"), (None, None)
     name = f"champion version {champion.version}"
-    if champion.prediction is None:
-        if champion.verdict == "bootstrap":
-            return [], (None, None)
-        return [f"{name} cannot be scored on these rows: {champion.reason}"], (None, None)
-    return _gaps_to(name, champion.prediction, y, prediction, decision_us, horizon_minutes, alpha)
+    if champion.prediction is not None:
+        return _or_failed(duel, rule, name, champion.prediction, bound)
+    detail = f"{name} cannot be scored on these rows: {champion.reason}"
+    if champion.verdict == "bootstrap":
+        return RuleResult(rule, None, None, duel.alpha, f"not asked: {detail}"), (None, None)
+    return RuleResult(rule, False, None, duel.alpha, detail), (None, None)
 
 
-def _gaps_to(
-    name: str,
-    rival: FloatArray,
-    y: FloatArray,
-    prediction: FloatArray,
-    decision_us: IntArray,
-    horizon_minutes: int,
-    alpha: float,
-) -> tuple[list[str], tuple[float | None, float | None]]:
-    """What is missing against a rival forecast, and (R² over it, p-value of being better)."""
+def _or_failed(
+    duel: _Duel, rule: str, name: str, rival: FloatArray, bound: SkillRule
+) -> tuple[RuleResult, Better]:
+    """As `_Duel.over`; a comparison that cannot be made is a failed one."""
     try:
-        skill = r2_oos(y, prediction, rival)
-        loss, rival_loss = squared_errors(y, prediction), squared_errors(y, rival)
-        test = diebold_mariano(loss, rival_loss, decision_us, horizon_minutes)
+        found, skill, test = duel.over(rule, name, rival, bound)
     except DataError as e:
-        return [f"{name} cannot be compared: {e.message}"], (None, None)
-    if skill > 0 and test.p_value < alpha:
-        return [], (skill, test.p_value)
-    gap = f"R² over {name} is {skill:.6f} with p-value {test.p_value:.4g}; required: above 0, below {alpha:g}"
-    return [gap], (skill, test.p_value)
+        detail = f"{name} cannot be compared: {e.message}"
+        return RuleResult(rule, False, None, duel.alpha, detail), (None, None)
+    return found, (skill, test.p_value)

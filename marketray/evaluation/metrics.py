@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marketray.errors import DataError
+from marketray.evaluation.hac import checked_rows, hac_margin
 
 if TYPE_CHECKING:
     from marketray.dataset.load import Block
@@ -17,6 +18,7 @@ __all__ = [
     "BASELINES",
     "HitRate",
     "baselines",
+    "forecast_pair",
     "hit_rate",
     "information_coefficient",
     "mae",
@@ -42,7 +44,7 @@ class HitRate:
     rate:
         Hits / n; None where n = 0.
     low, high:
-        Normal interval rate ± z·sqrt(rate·(1 − rate)/n_effective), cut to [0, 1]; None where n = 0.
+        Confidence interval of the rate, cut to [0, 1]; None where n = 0 or it was not asked for.
     n:
         Rows that count: label and forecast both differ from zero.
     """
@@ -55,7 +57,7 @@ class HitRate:
 
 def squared_errors(y: npt.ArrayLike, prediction: npt.ArrayLike) -> FloatArray:
     """Squared errors, squared fractions, shape (n,); the loss of all tests and rankings."""
-    labels, forecasts = _pair(y, prediction)
+    labels, forecasts = forecast_pair(y, prediction)
     return np.square(labels - forecasts)
 
 
@@ -66,7 +68,7 @@ def rmse(y: npt.ArrayLike, prediction: npt.ArrayLike) -> float:
 
 def mae(y: npt.ArrayLike, prediction: npt.ArrayLike) -> float:
     """Mean absolute error, a fraction."""
-    labels, forecasts = _pair(y, prediction)
+    labels, forecasts = forecast_pair(y, prediction)
     return float(np.abs(labels - forecasts).mean())
 
 
@@ -106,7 +108,7 @@ def r2_oos(y: npt.ArrayLike, prediction: npt.ArrayLike, baseline_prediction: npt
 
 def information_coefficient(y: npt.ArrayLike, prediction: npt.ArrayLike) -> float | None:
     """Pearson correlation of forecast and label; None where one of them is constant."""
-    labels, forecasts = _pair(y, prediction)
+    labels, forecasts = forecast_pair(y, prediction)
     if np.ptp(labels) == 0 or np.ptp(forecasts) == 0:
         return None
     return float(np.corrcoef(labels, forecasts)[0, 1])
@@ -115,9 +117,10 @@ def information_coefficient(y: npt.ArrayLike, prediction: npt.ArrayLike) -> floa
 def hit_rate(
     y: npt.ArrayLike,
     prediction: npt.ArrayLike,
+    decision_us: npt.ArrayLike | None = None,
+    horizon_minutes: int = 1,
     *,
     level: float = 0.95,
-    n_effective: float | None = None,
 ) -> HitRate:
     """Direction hit rate over the rows whose label and forecast both differ from zero.
 
@@ -125,22 +128,28 @@ def hit_rate(
     ----------
     y, prediction:
         Labels and forecasts, fractions, shape (n,).
+    decision_us, horizon_minutes:
+        Decision times (microseconds since the epoch, UTC), shape (n,), and label horizon, for the interval:
+        rate ± `marketray.evaluation.hac.hac_margin` of the hits. None: no interval.
     level:
         Level of the interval.
-    n_effective:
-        Independent rows that the interval counts; None: all rows that count, which is too narrow for
-        overlapping labels.
-    """
-    from scipy.stats import norm
 
-    labels, forecasts = _pair(y, prediction)
+    Raises
+    ------
+    DataError
+        The arrays do not fit together.
+    """
+    labels, forecasts = forecast_pair(y, prediction)
     counted = (labels != 0) & (forecasts != 0)
     n = int(counted.sum())
     if n == 0:
         return HitRate(None, None, None, 0)
-    rate = float((np.sign(labels[counted]) == np.sign(forecasts[counted])).mean())
-    size = n if n_effective is None else min(float(n), n_effective)
-    half = float(norm.ppf(0.5 + level / 2)) * float(np.sqrt(rate * (1 - rate) / size))
+    hits = (np.sign(labels[counted]) == np.sign(forecasts[counted])).astype(np.float64)
+    rate = float(hits.mean())
+    if decision_us is None:
+        return HitRate(rate, None, None, n)
+    checked_rows(labels, decision_us, horizon_minutes)
+    half = hac_margin(hits, np.asarray(decision_us)[counted], horizon_minutes, level=level)
     return HitRate(rate, max(0.0, rate - half), min(1.0, rate + half), n)
 
 
@@ -193,7 +202,14 @@ def _last_return(block: Block, bars: int) -> FloatArray:
     raise DataError(msg, hint="pass the block with all its columns, and keep the group returns or lags")
 
 
-def _pair(y: npt.ArrayLike, prediction: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+def forecast_pair(y: npt.ArrayLike, prediction: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Labels and forecasts as float64, shape (n,) each.
+
+    Raises
+    ------
+    DataError
+        They differ in shape, are empty, or hold a value that is not finite.
+    """
     labels, forecasts = np.asarray(y, dtype=np.float64), np.asarray(prediction, dtype=np.float64)
     if labels.ndim != 1 or labels.shape != forecasts.shape or len(labels) == 0:
         msg = f"y has shape {labels.shape}, prediction {forecasts.shape}; required: one shape (n,)"

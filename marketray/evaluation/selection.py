@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from marketray.errors import DataError, ModelError
+from marketray.evaluation.association import (
+    balanced_accuracy,
+    calibration,
+    correlation,
+    rank_correlation,
+)
 from marketray.evaluation.metrics import (
     baselines,
     hit_rate,
@@ -96,9 +102,11 @@ def figures(rows: Rows, prediction: FloatArray, *, alpha: float) -> dict[str, An
     Returns
     -------
     dict
-        n, rmse_pct, mae_pct, r2_oos by baseline, hit_rate {rate, low, high, n}, p_value (one-sided HAC
-        Diebold–Mariano, squared errors, better than zero), n_effective, minimum_detectable_r2 (80 % power);
-        the last three and the interval None where there are too few rows for a test.
+        n, rmse_pct, mae_pct, r2_oos by baseline, hit_rate {rate, low, high, n}, balanced_accuracy {rate, low,
+        high}, information_coefficient {pearson, spearman, low, high}, calibration {slope, intercept,
+        slope_low, slope_high}, p_value (one-sided HAC Diebold–Mariano, squared errors, better than zero),
+        n_effective, minimum_detectable_r2 (80 % power). The last three and all intervals are None where
+        there are too few rows for a test, other values where they are not defined.
     """
     times, horizon = rows.decision_us, rows.horizon_minutes
     found = _errors(rows, prediction)
@@ -108,13 +116,29 @@ def figures(rows: Rows, prediction: FloatArray, *, alpha: float) -> dict[str, An
     except DataError as e:  # too few rows for a test: the errors still stand
         logger.warning("no significance on %d rows: %s", len(rows.y), e.message)
         return found
-    hits = hit_rate(rows.y, prediction, n_effective=test.n_effective)
     return {
         **found,
-        "hit_rate": {"rate": hits.rate, "low": hits.low, "high": hits.high, "n": hits.n},
+        **_associations(rows, prediction),
         "p_value": test.p_value,
         "n_effective": test.n_effective,
         "minimum_detectable_r2": detectable,
+    }
+
+
+def _associations(rows: Rows, prediction: FloatArray) -> dict[str, Any]:
+    """The figures of `figures` that have an interval of their own."""
+    pairs = (rows.y, prediction, rows.decision_us, rows.horizon_minutes)
+    balanced, pearson = balanced_accuracy(*pairs), correlation(*pairs)
+    return {
+        "hit_rate": asdict(hit_rate(*pairs)),
+        "balanced_accuracy": {"rate": balanced.value, "low": balanced.low, "high": balanced.high},
+        "information_coefficient": {
+            "pearson": pearson.value,
+            "spearman": rank_correlation(rows.y, prediction),
+            "low": pearson.low,
+            "high": pearson.high,
+        },
+        "calibration": asdict(calibration(*pairs)),
     }
 
 
@@ -126,13 +150,15 @@ def compare(rows: Rows, predictions: Mapping[str, FloatArray], *, alpha: float) 
 
 def _errors(rows: Rows, prediction: FloatArray) -> dict[str, Any]:
     """The keys of `figures`, those that need a test None."""
-    hits = hit_rate(rows.y, prediction)
     return {
         "n": len(rows.y),
         "rmse_pct": rmse_pct(rows.y, prediction),
         "mae_pct": mae_pct(rows.y, prediction),
         "r2_oos": {name: r2_oos(rows.y, prediction, naive) for name, naive in rows.naive.items()},
-        "hit_rate": {"rate": hits.rate, "low": None, "high": None, "n": hits.n},
+        "hit_rate": asdict(hit_rate(rows.y, prediction)),
+        "balanced_accuracy": dict.fromkeys(("rate", "low", "high")),
+        "information_coefficient": dict.fromkeys(("pearson", "spearman", "low", "high")),
+        "calibration": dict.fromkeys(("slope", "intercept", "slope_low", "slope_high")),
         "p_value": None,
         "n_effective": None,
         "minimum_detectable_r2": None,

@@ -1,10 +1,12 @@
 """Significance of forecast comparisons with overlapping labels.
 
-A label over 30 minutes that is formed every minute overlaps with its 29 neighbours, so loss differences are
-correlated over the horizon and beyond. Standard errors are therefore heteroskedasticity and autocorrelation
-consistent (HAC): a Bartlett kernel with lags up to four horizons. A truncation at horizon − 1 rejects far
-too often and is not offered. Lags are counted in minutes of actual time, not in rows: two rows on either side
-of a night are unrelated, however close they lie in the table.
+Loss differences of overlapping labels are correlated over the horizon and beyond, so every test here stands
+on the HAC standard errors of `marketray.evaluation.hac`: a Bartlett kernel with lags up to four horizons. A
+truncation at horizon − 1 rejects far too often and is not offered.
+
+Returns are calm at noon and wild after the open, and a few wild hours decide a plain mean of squared errors.
+Losses divided by the square of a volatility forecast weigh all hours alike, so that the same skill is found
+in fewer rows (`scaled_diebold_mariano`).
 """
 
 from __future__ import annotations
@@ -15,27 +17,23 @@ import numpy as np
 import numpy.typing as npt
 
 from marketray.errors import DataError
+from marketray.evaluation.hac import checked_rows, hac_standard_error, horizon_and_freedom
 
 __all__ = [
-    "BANDWIDTH_HORIZONS",
     "DMResult",
+    "clark_west",
     "diebold_mariano",
     "hac_standard_error",
     "minimum_detectable_r2",
+    "scaled_diebold_mariano",
 ]
 
 FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-
-BANDWIDTH_HORIZONS = 4
-"""Bartlett lags reach this many horizons."""
-
-_MINUTE_US = 60_000_000
 
 
 @dataclass(frozen=True)
 class DMResult:
-    """A one-sided Diebold–Mariano test of "a is better than b".
+    """A one-sided test of "a is better than b" on the mean of a difference of losses.
 
     Attributes
     ----------
@@ -62,38 +60,6 @@ class DMResult:
     n: int
     n_effective: float
     degrees_of_freedom: float
-
-
-def hac_standard_error(x: npt.ArrayLike, decision_us: npt.ArrayLike, horizon_minutes: int) -> float:
-    """Standard error of the mean of `x`, robust to overlap over the horizon.
-
-    Parameters
-    ----------
-    x:
-        Values, shape (n,), finite, in any order of time.
-    decision_us:
-        Decision times, microseconds since the epoch, UTC, shape (n,). Rows of one minute (several
-        instruments) count as fully dependent.
-    horizon_minutes:
-        Label horizon; the Bartlett weight of two rows d minutes apart is max(0, 1 − d / (4·horizon + 1)).
-
-    Returns
-    -------
-    float
-        sqrt(Σᵢ Σⱼ w(|tᵢ − tⱼ|)(xᵢ − x̄)(xⱼ − x̄)) / n, never negative.
-
-    Raises
-    ------
-    DataError
-        The arrays differ in shape, are empty, or hold a value that is not finite.
-
-    References
-    ----------
-    Newey and West (1987), A simple, positive semi-definite, heteroskedasticity and autocorrelation consistent
-    covariance matrix, Econometrica 55.
-    """
-    values, minutes = _checked(x, decision_us, horizon_minutes)
-    return _hac_se(values - values.mean(), minutes, horizon_minutes)
 
 
 def diebold_mariano(
@@ -127,18 +93,17 @@ def diebold_mariano(
     Testing the equality of prediction mean squared errors, IJF 13, equation 9. Priestley (1981), Spectral
     Analysis and Time Series, table 6.2 (equivalent degrees of freedom 3·N/M of the Bartlett window).
     """
-    a, minutes = _checked(loss_a, decision_us, horizon_minutes)
-    b, _ = _checked(loss_b, decision_us, horizon_minutes)
+    a, minutes = checked_rows(loss_a, decision_us, horizon_minutes)
+    b, _ = checked_rows(loss_b, decision_us, horizon_minutes)
     difference = b - a
     n = len(difference)
-    steps, freedom = _scale(minutes, horizon_minutes)
+    steps, freedom = horizon_and_freedom(minutes, horizon_minutes)
     if n <= 2 * steps:
         msg = f"diebold_mariano: got {n} rows; required: more than two horizons of rows ({2 * steps})"
         raise DataError(msg, hint="use a longer evaluation block")
     mean = float(difference.mean())
-    centred = difference - mean
-    se = _hac_se(centred, minutes, horizon_minutes)
-    variance = float(np.mean(centred**2))
+    se = hac_standard_error(difference, decision_us, horizon_minutes)
+    variance = float(np.mean((difference - mean) ** 2))
     if np.sqrt(variance) <= 1e-12 * abs(mean) or se == 0:
         if mean != 0:
             msg = f"diebold_mariano: the losses differ by the constant {mean:g}; required: some variation"
@@ -149,6 +114,94 @@ def diebold_mariano(
     return DMResult(statistic, _upper_tail(statistic, freedom), mean, se, n, variance / se**2, freedom)
 
 
+def scaled_diebold_mariano(
+    loss_a: npt.ArrayLike,
+    loss_b: npt.ArrayLike,
+    scale: npt.ArrayLike,
+    decision_us: npt.ArrayLike,
+    horizon_minutes: int,
+) -> DMResult:
+    """`diebold_mariano` on losses divided by the square of a volatility known at the decision.
+
+    Where a has no skill at any time both tests hold their size. Where it has skill at all times this one
+    finds it in fewer rows, since it gives no hour more weight than its volatility forecast allows. Where
+    skill comes and goes with volatility the two answer different questions: this one whether the forecast
+    is better in units of risk, the plain one whether its mean squared error is smaller.
+
+    Parameters
+    ----------
+    loss_a, loss_b:
+        Losses in squared units of the label, e.g. squared errors, shape (n,).
+    scale:
+        Volatility of the label up to a constant, known at the decision, positive, shape (n,); such as
+        `marketray.evaluation.volatility.ScaleForecast.of`, fitted on training rows.
+    decision_us, horizon_minutes:
+        As for `diebold_mariano`.
+
+    Returns
+    -------
+    DMResult
+        `mean_difference` and `hac_se` are in units of loss / scale².
+
+    Raises
+    ------
+    DataError
+        As `diebold_mariano`, or a scale is not a finite positive number.
+
+    References
+    ----------
+    Diebold and Mariano (1995), section 1.1: any loss will do. Patton (2011), Volatility forecast comparison
+    using imperfect volatility proxies, Journal of Econometrics 160, and Hansen and Lunde (2005), A forecast
+    comparison of volatility models, JAE 20, on losses relative to the variance.
+    """
+    weight = _weights(scale)
+    a, b = np.asarray(loss_a, dtype=np.float64), np.asarray(loss_b, dtype=np.float64)
+    if a.shape != weight.shape or b.shape != weight.shape:
+        msg = f"losses have shapes {a.shape} and {b.shape}, scale {weight.shape}; required: one (n,)"
+        raise DataError(msg, hint="pass one loss and one scale a row")
+    return diebold_mariano(a * weight, b * weight, decision_us, horizon_minutes)
+
+
+def clark_west(
+    y: npt.ArrayLike,
+    f_small: npt.ArrayLike,
+    f_large: npt.ArrayLike,
+    decision_us: npt.ArrayLike,
+    horizon_minutes: int,
+) -> DMResult:
+    """Test whether the larger of two nested models knows more than the smaller one (one-sided).
+
+    The larger model's squared errors are reduced by (f_small − f_large)², the noise that estimating its
+    further parameters adds. That asks whether the larger model would be better with infinite data, not
+    whether it is better as fitted: a reason to go on with it, none to promote it.
+
+    Parameters
+    ----------
+    y:
+        Labels, shape (n,).
+    f_small, f_large:
+        Forecasts of the nested model (0 for the zero forecast) and of the one that contains it, shape (n,).
+    decision_us, horizon_minutes:
+        As for `diebold_mariano`.
+
+    Raises
+    ------
+    DataError
+        As `diebold_mariano`.
+
+    References
+    ----------
+    Clark and West (2007), Approximately normal tests for equal predictive accuracy in nested models, Journal
+    of Econometrics 138, equation 3.1.
+    """
+    label, small, large = (np.asarray(v, dtype=np.float64) for v in (y, f_small, f_large))
+    if label.shape != small.shape or label.shape != large.shape:
+        msg = f"y has shape {label.shape}, the forecasts {small.shape} and {large.shape}; required: one (n,)"
+        raise DataError(msg, hint="pass one label and one forecast of each model a row")
+    adjusted = (label - large) ** 2 - (small - large) ** 2
+    return diebold_mariano(adjusted, (label - small) ** 2, decision_us, horizon_minutes)
+
+
 def minimum_detectable_r2(
     y: npt.ArrayLike,
     prediction: npt.ArrayLike | None,
@@ -157,13 +210,16 @@ def minimum_detectable_r2(
     *,
     alpha: float = 0.05,
     power: float = 0.8,
+    scale: npt.ArrayLike | None = None,
 ) -> float:
     """Smallest true R² over the zero forecast that the one-sided test would find with probability `power`.
 
     A calibrated forecast with R² = ρ improves the mean squared error by ρ·mean(y²), and the standard error of
     that improvement is 2·se(mean(y·f)), which grows with √ρ. Equating the improvement to (t_{1−α} + t_power)
     standard errors gives ρ = 4 (t_{1−α} + t_power)² se(mean(y·f))² / (mean(y²)·mean(f²)). The scale of
-    `prediction` cancels; only its persistence and its relation to the label's volatility matter.
+    `prediction` cancels; only its persistence and its relation to the label's volatility matter. With losses
+    weighted by w = 1 / scale² the same steps give
+    ρ = 4 (t_{1−α} + t_power)² se(mean(w·y·f))² · mean(f²) / (mean(y²)·mean(w·f²)²), again an unweighted R².
 
     Parameters
     ----------
@@ -177,71 +233,42 @@ def minimum_detectable_r2(
         Label horizon.
     alpha, power:
         Level and power of the test, both inside (0, 1).
+    scale:
+        As for `scaled_diebold_mariano`, shape (n,). None: the plain test.
 
     Raises
     ------
     DataError
-        The arrays do not fit together, or every label is zero.
+        The arrays do not fit together, every label is zero, or a scale is not a finite positive number.
     """
     from scipy.stats import t
 
-    labels, minutes = _checked(y, decision_us, horizon_minutes)
+    labels, minutes = checked_rows(y, decision_us, horizon_minutes)
     shape = np.ones_like(labels)
     if prediction is not None:
-        given, _ = _checked(prediction, decision_us, horizon_minutes)
+        given, _ = checked_rows(prediction, decision_us, horizon_minutes)
         shape = given if np.any(given) else shape
     if not np.any(labels):
         msg = "minimum_detectable_r2: y is zero everywhere; required: some variation"
         raise DataError(msg, hint="check the labels")
-    _, freedom = _scale(minutes, horizon_minutes)
-    product = labels * shape
-    se = _hac_se(product - product.mean(), minutes, horizon_minutes)
+    _, freedom = horizon_and_freedom(minutes, horizon_minutes)
+    weight = np.ones_like(labels) if scale is None else _weights(scale)
+    weight = weight / weight.mean()
+    product = weight * labels * shape
+    se = hac_standard_error(product, decision_us, horizon_minutes)
     quantiles = t.ppf(1 - alpha, freedom) + t.ppf(power, freedom)
-    return float(4 * quantiles**2 * se**2 / (np.mean(labels**2) * np.mean(shape**2)))
+    gain = np.mean(weight * shape**2) ** 2 / np.mean(shape**2)
+    return float(4 * quantiles**2 * se**2 / (np.mean(labels**2) * gain))
 
 
-def _checked(
-    x: npt.ArrayLike, decision_us: npt.ArrayLike, horizon_minutes: int
-) -> tuple[FloatArray, IntArray]:
-    values, minutes = np.asarray(x, dtype=np.float64), np.asarray(decision_us, dtype=np.int64) // _MINUTE_US
-    if values.ndim != 1 or values.shape != minutes.shape or len(values) == 0:
-        msg = f"values have shape {values.shape}, decision_us {minutes.shape}; required: one (n,)"
-        raise DataError(msg, hint="pass one loss and one decision time a row")
-    if not np.isfinite(values).all():
-        msg = f"{int((~np.isfinite(values)).sum())} of {len(values)} values are not finite; required: none"
-        raise DataError(msg, hint="drop rows without a label or a forecast first")
-    if horizon_minutes < 1:
-        msg = f"horizon_minutes={horizon_minutes}; required: at least 1"
-        raise DataError(msg)
-    return values, minutes
-
-
-def _scale(minutes: IntArray, horizon_minutes: int) -> tuple[int, float]:
-    """Horizon in rows, and the degrees of freedom of the variance estimate."""
-    n = len(minutes)
-    gaps = np.diff(np.unique(minutes))
-    spacing = float(np.median(gaps)) if len(gaps) else 1.0
-    bandwidth_rows = (BANDWIDTH_HORIZONS * horizon_minutes + 1) / spacing
-    freedom = max(1.0, min(n - 1.0, 3 * n / max(bandwidth_rows, 1.0)))
-    return int(np.ceil(horizon_minutes / spacing)), freedom
-
-
-def _hac_se(centred: FloatArray, minutes: IntArray, horizon_minutes: int) -> float:
-    """Bartlett HAC standard error of a mean.
-
-    The Bartlett kernel is a box convolved with itself, so the double sum over pairs is the sum of squared
-    moving sums of width `lags + 1` over the minute grid, divided by that width: linear time, never negative.
-    Gaps longer than the width are shortened to it, which changes no term.
-    """
-    width = BANDWIDTH_HORIZONS * horizon_minutes + 1
-    distinct, row = np.unique(minutes, return_inverse=True)
-    steps = np.minimum(np.diff(distinct), width)
-    position = width + np.concatenate([[0], np.cumsum(steps)])
-    grid = np.zeros(int(position[-1]) + width + 1)
-    grid[position] = np.bincount(row, weights=centred)
-    total = np.cumsum(grid)
-    moving = total[width:] - total[:-width]
-    return float(np.sqrt(np.sum(moving**2) / width) / len(centred))
+def _weights(scale: npt.ArrayLike) -> FloatArray:
+    """1 / scale², shape (n,)."""
+    values = np.asarray(scale, dtype=np.float64)
+    unusable = ~(np.isfinite(values) & (values > 0))
+    if unusable.any():
+        msg = f"scale: {int(unusable.sum())} of {values.size} values are not positive numbers; required: none"
+        raise DataError(msg, hint="floor it, or take marketray.evaluation.volatility.ScaleForecast")
+    return 1 / np.square(values)
 
 
 def _upper_tail(statistic: float, freedom: float) -> float:

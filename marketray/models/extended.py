@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from marketray.errors import ModelError
 from marketray.features.fitted import Extension, FittedColumn, FittedFeature, fit_columns
 from marketray.models.base import Family, FittedModel, Float32Array, Float64Array, Params, Task
+from marketray.models.contribution import ALL, rank_columns, split_group
 
 __all__ = ["ExtendedModel", "Layout", "fit_extended"]
 
@@ -37,6 +41,13 @@ class Layout:
     def learned(self) -> tuple[str, ...]:
         """All columns the family learns from."""
         return (*self.raw, *(f.name for f in self.fitted))
+
+    def only(self, columns: Collection[str]) -> Layout:
+        """What is left of it with these learned columns alone."""
+        return Layout(
+            tuple(name for name in self.raw if name in columns),
+            tuple(feature for feature in self.fitted if feature.name in columns),
+        )
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -115,8 +126,14 @@ def fit_extended(
 ) -> FittedModel:
     """Fit the features' parameters on all rows given, then the family on the extended rows.
 
+    Where `params` choose a group of columns by contribution, the ranking is made anew on these rows, and
+    the model takes the group's columns only.
+
     Parameters
     ----------
+    params:
+        The family's, and a `marketray.models.contribution.GroupChoice` as JSON, or ``all``, under
+        ``feature_group``.
     columns, values:
         Stored columns and training rows (n, p); the family chooses among them.
     fitted:
@@ -125,10 +142,24 @@ def fit_extended(
     Raises
     ------
     ModelError
-        A feature cannot be fitted on these rows, or the family refuses them.
+        A feature cannot be fitted on these rows, the family refuses them, or a group is named without the
+        model that ranks.
     """
+    own, group, choice = split_group(params)
+    if choice is None and group != ALL:
+        msg = f"feature_group={group!r} and no ranking model; required: name, params and rounds, or {ALL!r}"
+        raise ModelError(msg, hint="give GroupChoice(...).to_json() of the tuning's first stage")
     layout = Layout.of(family, columns, fitted)
     made = fit_columns(layout.fitted, columns, values)
     X = Extension(columns, layout.raw, made)(values)
-    model = family.fit(params, layout.learned, X, y, task=task, threads=threads, seed=seed)
+    if choice is not None:
+        names = layout.learned
+        ranking = rank_columns(
+            family, choice.params, choice.rounds, names, X, y, task=task, threads=threads, seed=seed
+        )
+        members = ranking.columns(group)
+        X = np.ascontiguousarray(X[:, [name in members for name in names]])
+        layout = layout.only(members)
+        made = tuple(column for column in made if column.name in members)
+    model = family.fit(own, layout.learned, X, y, task=task, threads=threads, seed=seed)
     return ExtendedModel(model, layout.inputs, made) if made else model

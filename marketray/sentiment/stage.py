@@ -19,7 +19,8 @@ from marketray import errors
 from marketray.errors import ClusterError, LakeError, MarketrayError
 from marketray.lake import Lake
 from marketray.sentiment.cache import REFUSED_SCHEMA, SCORE_SCHEMA, ScoreCache, block_name
-from marketray.sentiment.checkpoint import PACKAGED, Checkpoint, find_checkpoint
+from marketray.sentiment.checkpoint import Checkpoint, find_checkpoint
+from marketray.sentiment.choice import DEFAULT_MODEL, model_for, warn_of_stand_in
 from marketray.sentiment.device import TOKEN_BUDGETS, choose_device, choose_dtype
 from marketray.sentiment.job import Block, Scorer, ScoringJob, pack, store_block, tokenize_block, unpack
 from marketray.sentiment.pool import Pool, plan_pool
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ARTICLES",
-    "DEFAULT_MODEL",
-    "SIMULATOR_MODEL",
     "ScoredTexts",
     "SentimentResult",
     "run_sentiment",
@@ -44,13 +43,6 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 ARTICLES = "bronze/articles"
-DEFAULT_MODEL = "ProsusAI/finbert"
-"""Scores news of the world where the settings name no model."""
-
-SIMULATOR_MODEL = "finbert-mini"
-"""Scores the simulator's news where the settings name no model."""
-
-_SIMULATED = "simulator"  # `source` of the simulator's articles
 
 _CAUSE = re.compile(r"[\w.]+(Error|Invalid): ")  # the first of a printed chain of exceptions
 
@@ -134,8 +126,8 @@ def run_sentiment(settings: Settings, *, on_block: OnBlock | None = None) -> Sen
     options, lake = settings.sentiment, Lake(settings.lake_uri)
     articles = _stored_articles(lake, settings)
     texts = with_text(articles, options.text).unique("text_hash", keep="first", maintain_order=True)
-    checkpoint = find_checkpoint(_model(options, articles), options.revision, settings.home_path)
-    _warn_of_stand_in(checkpoint, articles)
+    checkpoint = find_checkpoint(model_for(options, articles), options.revision, settings.home_path)
+    warn_of_stand_in(checkpoint, articles)
     device, dtype = _device_and_dtype(options)
     cache = ScoreCache(lake, checkpoint.scoring_id(options.max_tokens, dtype))
     missing = require_texts(cache.missing(texts.select("text_hash", "text")))
@@ -216,25 +208,6 @@ def _stored_articles(lake: Lake, settings: Settings) -> pl.DataFrame:
     frame = pl.from_arrow(pa.concat_tables([t.replace_schema_metadata(None) for t in tables]))
     assert isinstance(frame, pl.DataFrame)
     return frame
-
-
-def _model(options: SentimentSettings, articles: pl.DataFrame) -> str:
-    """The model to use: the one named, else by the articles' source."""
-    if options.model is not None:
-        return options.model
-    return SIMULATOR_MODEL if (articles["source"] == _SIMULATED).all() else DEFAULT_MODEL
-
-
-def _warn_of_stand_in(checkpoint: Checkpoint, articles: pl.DataFrame) -> None:
-    """The packaged model is for the simulator's news and for tests; say so where it reads other text."""
-    real = int((articles["source"].fill_null("") != _SIMULATED).sum())
-    if checkpoint.name in PACKAGED and real:
-        _log.warning(
-            "sentiment: %s scores %d articles that are not the simulator's; it is made for demonstration, "
-            "set sentiment.model to ProsusAI/finbert or another classifier for real use",
-            checkpoint.name,
-            real,
-        )
 
 
 def _device_and_dtype(options: SentimentSettings) -> tuple[str, str]:

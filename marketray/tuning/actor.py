@@ -10,6 +10,7 @@ import ray
 from ray import tune
 
 from marketray.models import get_family
+from marketray.tuning.contributions import rank_folds
 from marketray.tuning.trial import Budget, Fold, FoldCache, run_trial
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class FamilyJob:
         How many of its trials run at once.
     fitted:
         Features to fit on the training rows of each fold.
+    feature_groups:
+        Whether the folds are ranked after stage 1, and trees choose a group of columns in stage 2.
     """
 
     family: str
@@ -47,6 +50,7 @@ class FamilyJob:
     max_rounds: int = 9_000
     max_lags: int = 60
     fitted: tuple[FittedFeature, ...] = ()
+    feature_groups: bool = True
 
 
 class TrialActor(tune.Trainable):
@@ -64,15 +68,21 @@ class TrialActor(tune.Trainable):
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Begin the next trial in this process."""
+        """Begin what `FamilySearch.ask` gave out, in this process."""
         self._seconds = 0.0
         self._started_at = time.time()
         self._rungs: list[tuple[float, float]] = []
-        self._reports = run_trial(self._caches[new_config["family"]], new_config["params"])
+        self._cache = self._caches[new_config["family"]]
+        self._to_rank = new_config.get("rank")
+        if self._to_rank is None:
+            self._cache.rankings = new_config["rankings"]
+            self._reports = run_trial(self._cache, new_config["params"])
         return True
 
     def step(self) -> dict[str, Any]:
-        """Run to the next rung."""
+        """Run to the next rung; or rank the columns of every fold."""
+        if self._to_rank is not None:
+            return {METRIC: 0.0, "done": True, "contributions": rank_folds(self._cache, **self._to_rank)}
         start = time.perf_counter()
         report = next(self._reports)
         self._seconds += time.perf_counter() - start

@@ -24,14 +24,16 @@ from marketray.errors import TuningError
 from marketray.models import get_family
 from marketray.models.autoregression import exogenous_sets
 from marketray.models.columns import lag_columns
+from marketray.models.contribution import ALL, FEATURE_GROUP, Ranking, group_names
+from marketray.tuning.contributions import Contributions, read_contributions, write_contributions
 from marketray.tuning.records import TrialRecord, best_of, read_predictions, read_records, write_record
-from marketray.tuning.spaces import Space, first_space, narrowed, suggest
+from marketray.tuning.spaces import Space, first_space, grouped, narrowed, suggest
 
 if TYPE_CHECKING:
     from marketray.dataset.load import Block
     from marketray.tuning.actor import FamilyJob
 
-__all__ = ["REDUCTION", "FamilySearch", "StageSearch", "space_of", "survives"]
+__all__ = ["REDUCTION", "FamilySearch", "StageSearch", "fine_space", "space_of", "survives"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,18 @@ def space_of(job: FamilyJob, columns: tuple[str, ...]) -> Space:
         max_lags=lags,
         exogenous=exogenous_sets(columns),
     )
+
+
+def fine_space(family: str, first: Space, best: dict[str, Any], rankings: tuple[Ranking, ...]) -> Space:
+    """The space of stage 2 around stage 1's best point.
+
+    With the folds ranked, trees also choose a group of columns by contribution. The autoregression has its
+    own sets of exogenous columns instead.
+    """
+    space = narrowed(first, best)
+    if not rankings or not get_family(family).boosted:
+        return space
+    return grouped(space, group_names(rankings))
 
 
 def survives(score: float, peers: Sequence[float]) -> bool:
@@ -147,8 +161,8 @@ class StageSearch:
 class FamilySearch:
     """Both stages of one family, and its folder of records.
 
-    Stage 2 begins when stage 1 is finished: in the space narrowed around the best trial, with that trial as
-    its first, whose record is copied.
+    When stage 1 is finished, the columns are ranked in each fold with the parameters and rounds of its best
+    trial. Then stage 2 begins: in the space narrowed around that trial, whose record is copied as its first.
 
     Raises
     ------
@@ -163,7 +177,9 @@ class FamilySearch:
         sizes = [len(block.y[score]) for _, score in job.folds]
         self._fold = np.repeat(np.arange(len(sizes), dtype=np.int8), sizes)
         self._stages = {1: StageSearch(job, 1, self._space, read_records(self._folder(1)))}
-        self._enter_stage2()
+        self._ranked: Contributions | None = None
+        self._ranking = False
+        self._go_on()
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -178,21 +194,37 @@ class FamilySearch:
 
     @property
     def running(self) -> int:
-        """How many trials have begun and have no record."""
-        return sum(s.running for s in self._stages.values())
+        """How many trials have begun and have no record; a ranking under way counts as one."""
+        return sum(s.running for s in self._stages.values()) + self._ranking
 
     @property
     def finished(self) -> bool:
-        """Whether every trial of both stages has a record."""
-        return len(self.records) >= self.wanted
+        """Whether the columns are ranked, if they are to be, and every trial of both stages has a record."""
+        return len(self.records) >= self.wanted and (self._ranked is not None or not self.job.feature_groups)
 
     def ask(self) -> dict[str, Any] | None:
-        """The next trial: family, stage, number and params; None while the family has to wait."""
-        stage = max(self._stages)
-        found = self._stages[stage].ask()
-        if found is None:
-            return None
-        return {"family": self.job.family, "stage": stage, "number": found[0], "params": found[1]}
+        """What is to be done next; None while the family has to wait.
+
+        A trial: ``family, stage, number, params`` and the folds' ``rankings``, if `params` need them. Or
+        ``family`` and ``rank``: params and rounds, see `rank_folds`.
+        """
+        found = self._stages[max(self._stages)].ask()
+        if found is not None:
+            number, params = found
+            grouped_by = self._ranked if params.get(FEATURE_GROUP, ALL) != ALL else None
+            rankings = grouped_by.rankings if grouped_by is not None else ()
+            trial = {"stage": max(self._stages), "number": number, "params": params, "rankings": rankings}
+            return {"family": self.job.family, **trial}
+        if (
+            self._stages[1].finished
+            and self._ranked is None
+            and self.job.feature_groups
+            and not self._ranking
+        ):
+            self._ranking = True
+            best = self._best_of_stage1()
+            return {"family": self.job.family, "rank": {"params": best.params, "rounds": best.rounds}}
+        return None
 
     def goes_on(self, stage: int, number: int, progress: float, score: float) -> bool:
         """As `StageSearch.goes_on`."""
@@ -208,30 +240,50 @@ class FamilySearch:
         """
         write_record(self._folder(record.stage), record, self._row_ids, self._fold, predictions)
         self._stages[record.stage].records[record.number] = record
-        self._enter_stage2()
+        self._go_on()
 
-    def _enter_stage2(self) -> None:
-        if 2 in self._stages or self.job.stage2_trials == 0 or not self._stages[1].finished:
+    def add_ranking(self, contributions: Contributions) -> None:
+        """Store the columns' contributions."""
+        write_contributions(Path(self.job.folder), contributions)
+        self._ranking = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if 2 in self._stages or not self._stages[1].finished:
             return
+        best = self._best_of_stage1()
+        if self.job.feature_groups:
+            stored = read_contributions(Path(self.job.folder))
+            if stored is None or (stored.params, stored.rounds) != (best.params, best.rounds):
+                return
+            self._ranked = stored
+        if self.job.stage2_trials > 0:
+            self._begin_stage2(best, self._ranked.rankings if self._ranked is not None else ())
+
+    def _begin_stage2(self, best: TrialRecord, rankings: tuple[Ranking, ...]) -> None:
+        space = fine_space(self.job.family, self._space, best.params, rankings)
+        self._stages[2] = StageSearch(self.job, 2, space, read_records(self._folder(2)))
+        if 0 not in self._stages[2].records:
+            predictions = read_predictions(self._folder(1), best)["prediction"].to_numpy()
+            self.add(_first_of_stage2(best, dict(space.start)), np.asarray(predictions, np.float32))
+
+    def _best_of_stage1(self) -> TrialRecord:
         coarse = self._stages[1].records.values()
         best = best_of(coarse)
         if best is None:
             family, folds = self.job.family, len(self.job.folds)
             msg = f"{family}: none of {len(coarse)} stage-1 trials finished all {folds} folds"
             raise TuningError(msg, hint="delete the family's folder of trial records and tune again")
-        known = read_records(self._folder(2))
-        self._stages[2] = StageSearch(self.job, 2, narrowed(self._space, best.params), known)
-        if 0 not in self._stages[2].records:
-            predictions = read_predictions(self._folder(1), best)["prediction"].to_numpy()
-            self.add(_first_of_stage2(best), np.asarray(predictions, np.float32))
+        return best
 
     def _folder(self, stage: int) -> Path:
         return Path(self.job.folder) / f"stage{stage}"
 
 
-def _first_of_stage2(best: TrialRecord) -> TrialRecord:
+def _first_of_stage2(best: TrialRecord, params: dict[str, Any]) -> TrialRecord:
     return replace(
         best,
+        params=params,
         trial_id=f"{best.family}-stage2-0000",
         stage=2,
         number=0,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marketray.errors import TuningError
+from marketray.tuning.contributions import Contributions, read_contributions
 from marketray.tuning.records import TrialRecord, best_of
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ class FamilyBest:
         Path of the out-of-fold predictions (row_id, fold, prediction as float32).
     enumerated:
         Stages whose space had fewer points than trials were asked for, so that all of it was tried.
+    ranked_with:
+        ``params`` and ``rounds`` of the models whose contributions make the feature groups; None where the
+        columns were not ranked.
+    importance:
+        Shares of contribution, see `Contributions.importance`; None where the columns were not ranked.
     """
 
     family: str
@@ -53,6 +59,8 @@ class FamilyBest:
     enumerated: list[int]
     started_at: float
     ended_at: float
+    ranked_with: dict[str, Any] | None = None
+    importance: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,8 @@ class TuneResult:
     overlap_share:
         Time in which all families ran stage-1 trials, over the shortest family's stage 1; 1 for one family.
     overhead_share:
-        (wall clock − ideal) / ideal; ideal is the trials' computing time over the number of trials at once.
+        (wall clock − ideal) / ideal; ideal is the computing time of the trials, and of ranking the columns
+        between the stages, over the number of trials at once.
     skipped:
         Whether a finished tuning of the same key was found.
     """
@@ -108,10 +117,15 @@ def summary(
     TuningError
         A family has no trial that finished all folds.
     """
-    families = {job.family: _family_best(job, records[job.family], folder) for job in jobs}
+    ranked = {job.family: read_contributions(folder / job.family) for job in jobs}
+    families = {
+        job.family: _family_best(job, records[job.family], folder, ranked[job.family]) for job in jobs
+    }
     coarse = [[r for r in records[job.family] if r.stage == 1] for job in jobs]
     intervals = [(min(r.started_at for r in rs), max(r.ended_at for r in rs)) for rs in coarse]
-    ideal = sum(r.seconds for rs in records.values() for r in rs) / slots
+    computing = sum(r.seconds for rs in records.values() for r in rs)
+    computing += sum(c.seconds for c in ranked.values() if c is not None)
+    ideal = computing / slots
     return TuneResult(
         tuning_key=key,
         task=task,
@@ -124,7 +138,9 @@ def summary(
     )
 
 
-def _family_best(job: FamilyJob, records: list[TrialRecord], folder: Path) -> FamilyBest:
+def _family_best(
+    job: FamilyJob, records: list[TrialRecord], folder: Path, ranked: Contributions | None
+) -> FamilyBest:
     best = best_of(records)
     if best is None or best.cv_rmse is None or best.rounds is None:
         msg = f"{job.family}: none of {len(records)} trials finished all {len(job.folds)} folds"
@@ -148,6 +164,8 @@ def _family_best(job: FamilyJob, records: list[TrialRecord], folder: Path) -> Fa
         enumerated=enumerated,
         started_at=min(r.started_at for r in records),
         ended_at=max(r.ended_at for r in records),
+        ranked_with={"params": ranked.params, "rounds": ranked.rounds} if ranked else None,
+        importance=ranked.importance() if ranked else None,
     )
 
 

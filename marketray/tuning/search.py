@@ -105,16 +105,21 @@ class Record(_Unsaved, tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Keep the last report; its predictions leave the result, so that Tune does not store them too."""
+        """Keep what is found at the end; it leaves the result, so that Tune does not store it too."""
         del iteration, trials, info
         report = result.pop("complete", None)
         if report is not None:
             self._complete[trial.trial_id] = report
+        contributions = result.pop("contributions", None)
+        if contributions is not None:
+            self._families[trial.config["family"]].add_ranking(contributions)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Write the record."""
+        """Write the record of a trial; a ranking has none."""
         del iteration, trials, info
         last, config = trial.last_result, trial.config
+        if "rank" in config:
+            return
         report = self._complete.pop(trial.trial_id, None)
         number, family, stage = config["number"], config["family"], config["stage"]
         record = TrialRecord(
@@ -174,7 +179,7 @@ def _fit(families: Families, slots: int, cpus: float, block: list[ray.ObjectRef[
             tune_config=tune.TuneConfig(
                 search_alg=Suggest(families, slots),
                 scheduler=Rungs(families),
-                num_samples=sum(f.wanted for f in families.values()),
+                num_samples=sum(f.wanted + 1 for f in families.values()),  # a ranking in each
                 reuse_actors=True,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,
@@ -205,4 +210,5 @@ def _failed(errors: list[Any]) -> TuningError:
 
 def _trial_name(trial: Any) -> str:
     c = trial.config
-    return f"{c['family']}-stage{c['stage']}-{c['number']:04d}-{trial.trial_id}"
+    what = "ranking" if "rank" in c else f"stage{c['stage']}-{c['number']:04d}"
+    return f"{c['family']}-{what}-{trial.trial_id}"

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from marketray.errors import TuningError
+from marketray.models.contribution import ALL, FEATURE_GROUP
 
-__all__ = ["Choice", "Range", "Space", "first_space", "narrowed", "suggest"]
+__all__ = ["Choice", "Range", "Space", "first_space", "grouped", "narrowed", "suggest"]
 
 Value = float | int | str | None
 
@@ -247,6 +248,14 @@ def narrowed(space: Space, best: dict[str, Any]) -> Space:
     if space.rounds_by_rate:
         rounds = (math.floor(0.6 * best["n_estimators"]), math.ceil(1.4 * best["n_estimators"]))
     return replace(space, parameters=parameters, rounds=rounds, start=tuple(best.items()))
+
+
+def grouped(space: Space, names: tuple[str, ...]) -> Space:
+    """`space` with a choice of feature group, beginning with ``all``; as it is where that is the only one."""
+    if names == (ALL,):
+        return space
+    choice = Choice(FEATURE_GROUP, names)
+    return replace(space, parameters=(*space.parameters, choice), start=(*space.start, (FEATURE_GROUP, ALL)))
 
 
 def _narrow(p: Range | Choice, x: Any) -> Range | Choice:

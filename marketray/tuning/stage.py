@@ -237,6 +237,7 @@ def family_jobs(
             max_rounds=tuning.max_rounds,
             max_lags=tuning.ar_max_lags,
             fitted=tuple(fitted),
+            feature_groups=tuning.feature_groups,
         )
         for name in names
     ]

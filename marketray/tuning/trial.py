@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from marketray.errors import TuningError
 from marketray.features.fitted import Extension, FittedColumn, FittedFeature, fit_columns
 from marketray.models.base import EarlyStopping, Family, Prepared, Task
+from marketray.models.contribution import ALL, Ranking, rank_columns, split_group
 from marketray.models.extended import Layout
 
 if TYPE_CHECKING:
@@ -78,7 +80,8 @@ class Progress:
 class FoldCache:
     """Binned rows of the folds, built once per process and kept for the latest few kinds of binning.
 
-    Fitted features are fitted anew in every fold, on the rows it fits on alone.
+    Fitted features are fitted anew in every fold, on the rows it fits on alone. So are the rankings, one for
+    each fold, by which a trial's ``feature_group`` is that fold's own set of columns.
     """
 
     family: Family
@@ -86,6 +89,7 @@ class FoldCache:
     folds: Sequence[Fold]
     budget: Budget
     fitted: Sequence[FittedFeature] = ()
+    rankings: Sequence[Ranking] = ()
     _kept: OrderedDict[Hashable, dict[tuple[int, int], Prepared]] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
@@ -104,18 +108,28 @@ class FoldCache:
         return stride if self.family.boosted and stride >= _STRIDES[0] else 1
 
     def prepared(self, k: int, params: Mapping[str, Any], stride: int = 1) -> Prepared:
-        """Fold k, every `stride`-th of its rows to fit on, ready for a fit with `params`."""
-        key = self.family.preparation_key(params)
+        """Fold k, every `stride`-th of its rows to fit on, ready for a fit with `params`.
+
+        Raises
+        ------
+        TuningError
+            The parameters name a group of columns, and the folds are not ranked.
+        """
+        params, group, _ = split_group(params)
+        key = (self.family.preparation_key(params), group)
         folds = self._kept.setdefault(key, {})
         self._kept.move_to_end(key)
         while len(self._kept) > _CACHED_KEYS:
             self._kept.popitem(last=False)
         if (k, stride) not in folds:
             fit, score = self.folds[k]
-            rows = Extension(self.block.columns, self.layout.raw, self.fitted_columns(k))
+            layout = self.layout_of(k, group)
+            kept = {feature.name for feature in layout.fitted}
+            made = [column for column in self.fitted_columns(k) if column.name in kept]
+            rows = Extension(self.block.columns, layout.raw, made)
             folds[k, stride] = self.family.prepare(
                 params,
-                self.layout.learned,
+                layout.learned,
                 rows(self.block.values[fit][::stride]),
                 self.y[fit][::stride],
                 task=self.budget.task,
@@ -123,6 +137,31 @@ class FoldCache:
                 evaluation=(rows(self.block.values[score]), self.y[score]),
             )
         return folds[k, stride]
+
+    def layout_of(self, k: int, group: str) -> Layout:
+        """The columns of a group in fold k; see `prepared`."""
+        if group == ALL:
+            return self.layout
+        if not self.rankings:
+            msg = f"feature_group={group!r}, but the folds are not ranked; required: a ranking of each fold"
+            raise TuningError(msg, hint="rank the folds with the best parameters of stage 1 first")
+        return self.layout.only(self.rankings[k].columns(group))
+
+    def ranking(self, k: int, params: Mapping[str, Any], rounds: int) -> Ranking:
+        """The columns by their contribution in a model fitted on fold k's training rows alone."""
+        fit, _ = self.folds[k]
+        rows = Extension(self.block.columns, self.layout.raw, self.fitted_columns(k))
+        return rank_columns(
+            self.family,
+            params,
+            rounds,
+            self.layout.learned,
+            rows(self.block.values[fit]),
+            self.y[fit],
+            task=self.budget.task,
+            threads=self.budget.threads,
+            seed=self.budget.seed,
+        )
 
     def fitted_columns(self, k: int) -> tuple[FittedColumn, ...]:
         """The fitted features with their parameters of fold k."""
@@ -143,7 +182,7 @@ def run_trial(cache: FoldCache, params: Mapping[str, Any]) -> Iterator[Progress]
     cache:
         Family, rows, folds and budget.
     params:
-        The family's parameters.
+        The family's parameters, and ``feature_group``.
     """
     zero = [zero_rmse(cache.y[score], cache.budget.task) for _, score in cache.folds]
     last = len(cache.folds) - 1
@@ -167,8 +206,9 @@ def run_trial(cache: FoldCache, params: Mapping[str, Any]) -> Iterator[Progress]
 def _fitted(cache: FoldCache, params: Mapping[str, Any], k: int, stride: int = 1) -> EarlyStopping:
     """Fold k, trained until its early stopping."""
     budget = cache.budget
+    own, _, _ = split_group(params)
     prepared = cache.prepared(k, params, stride)
-    training = cache.family.start(prepared, params, threads=budget.threads, seed=budget.seed)
+    training = cache.family.start(prepared, own, threads=budget.threads, seed=budget.seed)
     stopping = EarlyStopping(training, cache.y[cache.folds[k][1]], budget.patience, budget.round_step)
     while not stopping.finished:
         stopping.advance()

@@ -9,6 +9,12 @@ Array = npt.NDArray[np.float64]
 
 HORIZON = 30
 
+WINDOW = 60
+"""Minutes that the trailing volatility looks back."""
+
+SESSION = 1_380
+"""Minutes of a session, over which volatility has the shape of a U."""
+
 
 def garch(rng: np.random.Generator, n: int, paths: int, *, burn: int = 300) -> Array:
     """GARCH(1,1) returns with Student t₆ shocks and unit variance, shape (n, paths)."""
@@ -33,3 +39,26 @@ def overlapping_labels(rng: np.random.Generator, n: int, paths: int) -> Array:
     """Sums over the HORIZON minutes that follow each minute, shape (n, paths)."""
     total = np.vstack([np.zeros((1, paths)), np.cumsum(garch(rng, n + HORIZON, paths), axis=0)])
     return total[HORIZON : HORIZON + n] - total[:n]
+
+
+def market(rng: np.random.Generator, n: int, paths: int) -> tuple[Array, Array]:
+    """Labels as `overlapping_labels`, wilder near the edges of sessions, and the trailing volatility.
+
+    Both of shape (n, paths); the volatility of row i is the root mean square of the WINDOW minutes before
+    the label's HORIZON minutes begin.
+    """
+    place = np.arange(n + WINDOW + HORIZON) % SESSION / SESSION
+    returns = (0.6 + 1.2 * (2 * place[:, None] - 1) ** 2) * garch(rng, n + WINDOW + HORIZON, paths)
+    start = np.zeros((1, paths))
+    total = np.vstack([start, np.cumsum(returns, axis=0)])
+    squares = np.vstack([start, np.cumsum(returns**2, axis=0)])
+    labels = total[WINDOW + HORIZON : WINDOW + HORIZON + n] - total[WINDOW : WINDOW + n]
+    return labels, np.sqrt((squares[WINDOW : WINDOW + n] - squares[:n]) / WINDOW)
+
+
+def fading(rng: np.random.Generator, n: int, paths: int) -> Array:
+    """Forecasts of unit variance that sum impulses which fade over HORIZON minutes, shape (n, paths)."""
+    impulses = rng.standard_normal((n + HORIZON - 1, paths))
+    weights = np.arange(HORIZON, 0, -1.0)
+    weights /= np.sqrt(np.sum(weights**2))
+    return sum(w * impulses[HORIZON - 1 - k : HORIZON - 1 - k + n] for k, w in enumerate(weights))

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from statsmodels.stats.proportion import proportion_confint
 
 from marketray.dataset.load import Block
 from marketray.errors import DataError
@@ -61,17 +60,25 @@ def test_an_exact_baseline_has_no_r2() -> None:
 
 def test_hit_rate_counts_only_rows_with_a_direction() -> None:
     got = metrics.hit_rate([1, -1, 1, 0, 1, -1], [2, -3, -1, 1, 0, -1])
-    assert (got.rate, got.n) == (0.75, 4)
-    low, high = proportion_confint(3, 4, alpha=0.05, method="normal")
-    assert (got.low, got.high) == (pytest.approx(low), pytest.approx(min(high, 1.0)))
+    assert got == metrics.HitRate(0.75, None, None, 4)
 
 
-def test_hit_rate_interval_widens_with_fewer_independent_rows() -> None:
-    wide, narrow = metrics.hit_rate(Y, PREDICTION, n_effective=25.0), metrics.hit_rate(Y, PREDICTION)
-    assert wide.rate == narrow.rate
-    low, high = proportion_confint(narrow.rate * 25, 25, alpha=0.05, method="normal")
-    assert (wide.low, wide.high) == (pytest.approx(low), pytest.approx(high))
-    assert metrics.hit_rate(Y, PREDICTION, n_effective=1e9) == narrow
+def test_hit_rate_interval_is_that_of_the_mean_of_correlated_hits() -> None:
+    import statsmodels.api as sm
+    from scipy.stats import t
+
+    hits = (Y > 0) == (PREDICTION > 0)
+    us = np.arange(400) * 60_000_000
+    fit = sm.OLS(hits.astype(float), np.ones(400)).fit(
+        cov_type="HAC", cov_kwds={"maxlags": 20, "use_correction": False}
+    )
+    half = t(3 * 400 / 21).ppf(0.975) * float(fit.bse[0])
+    got = metrics.hit_rate(Y, PREDICTION, us, 5)
+    assert (got.low, got.high) == (pytest.approx(hits.mean() - half), pytest.approx(hits.mean() + half))
+    sure = metrics.hit_rate([1, -1, 1], [2, -3, 1], us[:3], 1)
+    assert (sure.low, sure.high) == (1, 1)
+    with pytest.raises(DataError, match=r"values have shape \(400,\), decision_us \(3,\)"):
+        metrics.hit_rate(Y, PREDICTION, us[:3], 5)
 
 
 def test_a_forecast_without_direction_has_no_hit_rate() -> None:

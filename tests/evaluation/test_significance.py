@@ -6,12 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marketray.errors import DataError
+from marketray.evaluation.hac import hac_margin, hac_standard_error
 from marketray.evaluation.significance import (
+    clark_west,
     diebold_mariano,
-    hac_standard_error,
     minimum_detectable_r2,
+    scaled_diebold_mariano,
 )
-from tests.evaluation.simulations import HORIZON, ar1, overlapping_labels
+from tests.evaluation.simulations import HORIZON, ar1, market, overlapping_labels
 
 MINUTE = 60_000_000
 
@@ -65,6 +67,18 @@ def test_standard_error_on_a_full_grid_equals_statsmodels_and_arch(horizon: int)
         np.squeeze(np.asarray(Bartlett(x - x.mean(), bandwidth=4 * horizon, center=False).cov.long_run))
     )
     assert got == pytest.approx(np.sqrt(long_run / 900), rel=1e-10)
+
+
+def test_margin_is_students_quantile_times_the_standard_error() -> None:
+    import statsmodels.api as sm
+    from scipy.stats import t
+
+    x, horizon = series(900), 7
+    fit = sm.OLS(x, np.ones((900, 1))).fit(
+        cov_type="HAC", cov_kwds={"maxlags": 4 * horizon, "use_correction": False}
+    )
+    expected = t(3 * 900 / (4 * horizon + 1)).ppf(0.95) * float(fit.bse[0])
+    assert hac_margin(x, clock(900), horizon, level=0.9) == pytest.approx(expected, rel=1e-10)
 
 
 def test_a_night_between_rows_separates_them() -> None:
@@ -125,6 +139,60 @@ def test_a_constant_difference_is_refused() -> None:
         diebold_mariano(np.ones(200), 2 * np.ones(200), clock(200), 30)
 
 
+def test_scaled_losses_are_weighted_losses_whatever_the_unit_of_the_scale() -> None:
+    n = 2_000
+    a, b = series(n, 1) ** 2, series(n, 2) ** 2 + 1.0
+    scale = np.exp(0.3 * series(n, 3) / np.sqrt(30))
+    got = scaled_diebold_mariano(a, b, scale, clock(n), 30)
+    d = (b - a) / scale**2
+    se = np.sqrt(pairwise_variance(d, np.arange(n), 30))
+    correction = np.sqrt((n + 1 - 60 + 30 * 29 / n) / n)
+    assert got.statistic == pytest.approx(correction * d.mean() / se, rel=1e-9)
+    assert (got.mean_difference, got.hac_se) == (pytest.approx(d.mean()), pytest.approx(se))
+    bps = scaled_diebold_mariano(a, b, 1e4 * scale, clock(n), 30)
+    assert bps.p_value == pytest.approx(got.p_value, rel=1e-9)
+    assert scaled_diebold_mariano(a, b, np.ones(n), clock(n), 30) == diebold_mariano(a, b, clock(n), 30)
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_scale_is_a_positive_number(bad: float) -> None:
+    scale = np.ones(200)
+    scale[7] = bad
+    with pytest.raises(DataError, match="scale: 1 of 200 values are not positive numbers"):
+        scaled_diebold_mariano(series(200), np.zeros(200), scale, clock(200), 30)
+    with pytest.raises(DataError, match="scale: 1 of 200 values are not positive numbers"):
+        minimum_detectable_r2(series(200), None, clock(200), 30, scale=scale)
+    with pytest.raises(DataError, match=r"losses have shapes \(200,\) and \(200,\), scale \(3,\)"):
+        scaled_diebold_mariano(series(200), np.zeros(200), np.ones(3), clock(200), 30)
+
+
+def test_clark_west_is_the_regression_of_the_adjusted_difference_on_a_constant() -> None:
+    import statsmodels.api as sm
+
+    n, h = 1_500, 10
+    y, small, large = series(n, 1), 0.1 * series(n, 2), 0.1 * series(n, 2) + 0.2 * series(n, 3)
+    adjusted = (y - small) ** 2 - ((y - large) ** 2 - (small - large) ** 2)
+    fit = sm.OLS(adjusted, np.ones(n)).fit(
+        cov_type="HAC", cov_kwds={"maxlags": 4 * h, "use_correction": False}
+    )
+    got = clark_west(y, small, large, clock(n), h)
+    correction = np.sqrt((n + 1 - 2 * h + h * (h - 1) / n) / n)
+    assert got.statistic == pytest.approx(correction * float(fit.tvalues[0]), rel=1e-9)
+    assert got.mean_difference == pytest.approx(adjusted.mean())
+    with pytest.raises(DataError, match=r"y has shape \(1500,\), the forecasts \(2,\) and \(1500,\)"):
+        clark_west(y, small[:2], large, clock(n), h)
+
+
+def test_clark_west_finds_a_relation_that_a_noisy_forecast_hides() -> None:
+    n = 6_000
+    signal, noise = (ar1(np.random.default_rng(s), n, 1, 0.9)[:, 0] for s in (1, 2))
+    y = overlapping_labels(np.random.default_rng(3), n, 1)[:, 0] + signal
+    forecast, zero = signal + 2 * noise, np.zeros(n)
+    plain = diebold_mariano((y - forecast) ** 2, y**2, clock(n), HORIZON)
+    assert plain.statistic < 0  # as fitted it is worse than zero
+    assert clark_west(y, zero, forecast, clock(n), HORIZON).p_value < 0.01
+
+
 def test_too_few_rows_are_refused() -> None:
     with pytest.raises(DataError, match=r"got 60 rows; required: more than two horizons of rows \(60\)"):
         diebold_mariano(series(60), np.zeros(60), clock(60), 30)
@@ -148,24 +216,29 @@ def test_a_horizon_is_at_least_a_minute() -> None:
         hac_standard_error([1.0, 2.0], [0, MINUTE], 0)
 
 
-def rejection_rates(paths: int, n: int, seed: int, *, r2: float = 0.02) -> tuple[float, float]:
+def rejection_rates(paths: int, n: int, seed: int, *, r2: float = 0.02) -> tuple[float, ...]:
     """Share of one-sided rejections at 5 % where both forecasts are equally good.
 
     First two independent AR(1) forecasts without skill, then a forecast that is twice too large (its
-    skill and its noise cancel) against zero.
+    skill and its noise cancel) against zero; by the plain test, then both by the scaled one, and once more
+    with forecasts that grow with the volatility.
     """
     rng = np.random.default_rng(seed)
-    y = overlapping_labels(rng, n, paths)
-    scale = np.sqrt(HORIZON * r2)
-    f, g = (scale * ar1(rng, n, paths, 0.98) for _ in range(2))
-    us = clock(n)
-    pair, zero = 0, 0
+    y, scale = market(rng, n, paths)
+    size = np.sqrt(r2) * y.std()
+    f, g = (size * ar1(rng, n, paths, 0.98) for _ in range(2))
+    us, ones = clock(n), np.ones(n)
+    found = np.zeros(6)
     for k in range(paths):
-        a, b, label = f[:, k], g[:, k], y[:, k]
-        pair += diebold_mariano((label - a) ** 2, (label - b) ** 2, us, HORIZON).p_value < 0.05
-        skilled = label + a / 2
-        zero += diebold_mariano((skilled - a) ** 2, skilled**2, us, HORIZON).p_value < 0.05
-    return pair / paths, zero / paths
+        trailing = scale[:, k] / scale.mean()
+        cases = ((ones, ones), (ones, trailing), (trailing, trailing))  # forecast's size, loss's scale
+        for j, (growth, by) in enumerate(cases):
+            a, b, label = growth * f[:, k], growth * g[:, k], y[:, k]
+            skilled = label + a / 2
+            pair = scaled_diebold_mariano((label - a) ** 2, (label - b) ** 2, by, us, HORIZON)
+            zero = scaled_diebold_mariano((skilled - a) ** 2, skilled**2, by, us, HORIZON)
+            found[[2 * j, 2 * j + 1]] += [pair.p_value < 0.05, zero.p_value < 0.05]
+    return tuple(found / paths)
 
 
 def test_size_holds_in_a_few_hundred_simulations() -> None:
@@ -212,6 +285,24 @@ def test_power_at_the_minimum_detectable_r2_is_what_it_says(phi: float) -> None:
     assert found / paths == pytest.approx(0.8, abs=0.07)
     independent = (1.645 + 0.842) ** 2 / n
     assert np.median(rhos) / independent > (0.8 if phi == 0 else 8)
+
+
+def test_a_scale_lowers_the_detectable_r2_and_power_at_it_is_what_it_says() -> None:
+    rng = np.random.default_rng(32)
+    paths, n = 300, 4_000
+    noise, scale = market(rng, n, paths)
+    forecast = scale * ar1(rng, n, paths, 0.98)
+    us = clock(n)
+    found, plain, scaled = 0, [], []
+    for k in range(paths):
+        x, shape, s = noise[:, k], forecast[:, k], scale[:, k]
+        plain.append(minimum_detectable_r2(x, shape, us, HORIZON))
+        scaled.append(minimum_detectable_r2(x, shape, us, HORIZON, scale=s))
+        f = shape * np.sqrt(scaled[-1] * np.mean(x**2) / np.mean(shape**2))
+        y = f + x
+        found += scaled_diebold_mariano((y - f) ** 2, y**2, s, us, HORIZON).p_value < 0.05
+    assert found / paths == pytest.approx(0.8, abs=0.07)
+    assert np.median(np.divide(scaled, plain)) < 0.85
 
 
 def test_minimum_detectable_r2_of_independent_rows_is_the_textbooks() -> None:

@@ -124,9 +124,9 @@ def test_selection_writes_the_evidence_registers_once_and_repeats_nothing(built:
     assert (len(registry.list()), openings(built, "oot")) == (1, 1)
 
     # another gate asks the same rows a second time, now with a champion there
-    stricter = built.model_copy(update={"gate": built.gate.model_copy(update={"min_r2_oos": 0.01})})
+    stricter = built.model_copy(update={"gate": built.gate.model_copy(update={"alpha": 0.04})})
     second = run_select(stricter)
-    assert (second.verdict, second.k, second.alpha, second.model_version) == ("challenger", 2, 0.0125, 2)
+    assert (second.verdict, second.k, second.alpha, second.model_version) == ("challenger", 2, 0.01, 2)
     assert registry.resolve("champion").version == 1
     assert documents(built)[0]["evidence"]["champion_version"] == 1
 

@@ -46,7 +46,7 @@ def rough() -> pl.DataFrame:
     return bars.filter(~pl.Series(gone))
 
 
-def rows_equal(catalog: Catalog, bars: pl.DataFrame, sizes: list[int]) -> None:
+def assert_rows_equal(catalog: Catalog, bars: pl.DataFrame, sizes: list[int]) -> None:
     """The live rows after so many bars are those of the batch."""
     news = articles(600, 43) if catalog.news_columns else None
     sessions = sessions_of(bars["time"])
@@ -65,13 +65,13 @@ def test_every_feature_on_rough_bars(kind: str, kept: tuple[str, ...], rough: pl
     rng = np.random.default_rng(47)
     sizes = {1, 2, 3, 11, 20, 21, 60, 61, 120, 400, 757, 998, 1_440, 1_441, bars := rough.height}
     sizes |= set(rng.integers(1, bars, 20).tolist()) | set(range(2_580, 2_600))  # the hole's edge
-    rows_equal(catalog, rough, sorted(sizes))
+    assert_rows_equal(catalog, rough, sorted(sizes))
 
 
 @pytest.mark.parametrize("group", sorted({f.group for f in CATALOG.features}))
 @pytest.mark.parametrize("size", [1, 40, 1_600])
 def test_a_catalog_of_one_group_gives_the_row_of_the_batch(group: str, size: int) -> None:
-    rows_equal(build_catalog(FeatureSettings(groups=(group,)), COLUMNS), BARS, [size])
+    assert_rows_equal(build_catalog(FeatureSettings(groups=(group,)), COLUMNS), BARS, [size])
 
 
 @pytest.mark.parametrize(("kind", "left"), [("standard", ()), ("seed-compatible", ROLLING_TIME)])
@@ -102,7 +102,7 @@ def test_what_the_graph_does_not_know_is_left_to_polars_and_right() -> None:
     own = FeatureFile(path="/mine.py", text=OWN)
     catalog = build_catalog(FeatureSettings(files=(own,), groups=("user", "returns")), COLUMNS)
     assert RowPlan(catalog).by_polars == ("skew", "after_skew", "doubled")
-    rows_equal(catalog, BARS, [1, 2, 3, 20, 21, 22, 799, 800, 1_600])
+    assert_rows_equal(catalog, BARS, [1, 2, 3, 20, 21, 22, 799, 800, 1_600])
 
 
 def test_a_function_that_cannot_be_written_down_is_left_to_polars() -> None:

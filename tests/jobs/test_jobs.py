@@ -19,7 +19,7 @@ SCRIPTS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py"))
 
 
 def test_every_stage_has_its_script() -> None:
-    assert set(SCRIPTS) == {"pipeline", "promote", *STAGES} - {"select"}
+    assert set(SCRIPTS) == {"pipeline", "promote", "backtest", *STAGES} - {"select"}
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,32 @@ def test_a_fold_s_rows_are_extended_by_its_own_parameters(monkeypatch: pytest.Mo
         assert np.nanmean(scored[:, columns.index("volatility_rank")]) > 0.6  # it grew since
 
 
+@pytest.mark.parametrize("name", ["xgboost", "lightgbm", "ar"])
+@pytest.mark.parametrize("k", range(len(FOLDS)))
+def test_groups_by_contribution_know_the_training_rows_of_their_fold_alone(name: str, k: int) -> None:
+    """Rows from the fold's scored ones on, and labels, are changed so that another column would lead."""
+    block, family, fit = rows(), get_family(name), FOLDS[k][0]
+    lags = ("return_1_lag_0", "return_1_lag_1", "order_flow_5")
+    noise = np.random.default_rng(3).normal(0, 1, (len(block), len(lags))).astype(np.float32)
+    leads = block.values[:, COLUMNS.index("range_1")]
+    block.y[:] += np.nan_to_num(leads) + 1e-3 * noise[:, 0]
+    whole = Block(**{**block.__dict__, "columns": (*COLUMNS, *lags), "values": np.c_[block.values, noise]})
+    other_values, other_y = whole.values.copy(), whole.y.copy()
+    other_values[fit.stop :] = np.random.default_rng(1).normal(0, 1, other_values[fit.stop :].shape)
+    other_y[fit.stop :] = 10 * (other_values[fit.stop :, 0] + other_values[fit.stop :, -1])
+    changed = Block(**{**whole.__dict__, "values": other_values, "y": other_y})
+    params: dict[str, Any] = {"exogenous": "order_flow"} if name == "ar" else {}
+    one, two = (
+        FoldCache(family, b, FOLDS, Budget(), FITTED).ranking(k, params, 10) for b in (whole, changed)
+    )
+    assert two == one
+    assert {g: two.columns(g) for g in two.sizes} == {g: one.columns(g) for g in one.sizes}
+    fold = FoldCache(family, changed, FOLDS, Budget(), FITTED)
+    everything = (FOLDS[k][0].start, FOLDS[k][1].stop)
+    seen = FoldCache(family, changed, [(slice(*everything), FOLDS[k][1])], Budget(), FITTED)
+    assert seen.ranking(0, params, 10).order[0] != fold.ranking(k, params, 10).order[0]
+
+
 @pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
 def test_the_final_fit_stores_the_parameters_of_its_rows(name: str) -> None:
     block = rows().take(slice(0, 1_800))

@@ -44,7 +44,7 @@ def tuned_and_ranked(settings: Settings, *, without_vault: bool) -> dict[str, An
         name = str(path.relative_to(settings.run_path))
         if not path.is_file() or path.name in ("tuning.json", "result.json"):  # summaries of the records
             continue
-        if path.name.startswith("trial_") and path.suffix == ".json":
+        if path.name.startswith(("trial_", "contributions")) and path.suffix == ".json":
             record = json.loads(path.read_text())
             files[name] = {k: v for k, v in record.items() if k not in CLOCK_FIELDS}
         else:

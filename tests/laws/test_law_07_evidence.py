@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from marketray.errors import DataError
-from marketray.evaluation.gate import Champion, Evidence, decide, level_of_opening
+from marketray.evaluation.gate import Champion, Evidence, Findings, decide, level_of_opening
 from marketray.evaluation.outcome import comparison, verdict_text
 from marketray.evaluation.selection import Rows, compare
 from marketray.evaluation.significance import diebold_mariano
-from marketray.settings import GateSettings
+from marketray.settings_gate import GateSettings, SkillRule
 
 N, HORIZON = 6_000, 30
 MINUTE = 60_000_000
@@ -90,6 +90,32 @@ def test_missing_evidence_refuses_even_a_first_model(damage: str, bootstrap: str
     assert verdict_text(found).startswith("Evidence is missing; refused.")
 
 
+KNOWN = Findings(test_rmse_pct=0.5, test_zero_rmse_pct=1.0, drift_share=0.1, latency_p99_ms=1.0)
+"""Of the forecast SKILLED, whose RMSE is half the zero forecast's."""
+
+
+@pytest.mark.parametrize("gone", ["test_rmse_pct", "test_zero_rmse_pct", "drift_share", "latency_p99_ms"])
+@pytest.mark.parametrize("champion", [None, old(NOISE)])
+def test_a_rule_whose_number_is_missing_refuses_whatever_the_skill(
+    gone: str, champion: Champion | None
+) -> None:
+    findings = replace(KNOWN, **{gone: None})
+    found = decide(Y, SKILLED, TIMES, HORIZON, gate=GATE, k=1, champion=champion, findings=findings)
+    assert (found.verdict, found.alias) == ("refused", None)
+    assert found.reasons[0].startswith("evidence is missing: ")
+    whole = decide(Y, SKILLED, TIMES, HORIZON, gate=GATE, k=1, champion=champion, findings=KNOWN)
+    assert (whole.verdict, whole.reasons) == ("promoted", ())
+
+
+@pytest.mark.parametrize("worse", [{"test_rmse_pct": 0.4}, {"drift_share": 0.9}, {"latency_p99_ms": 900.0}])
+def test_skill_alone_is_not_enough_where_another_rule_fails(worse: dict[str, float]) -> None:
+    findings = replace(KNOWN, **worse)
+    first = decide(Y, SKILLED, TIMES, HORIZON, gate=GATE, k=1, findings=findings)
+    assert (first.verdict, first.alias, len(first.reasons)) == ("bootstrap", "champion", 1)
+    second = decide(Y, SKILLED, TIMES, HORIZON, gate=GATE, k=1, champion=old(NOISE), findings=findings)
+    assert (second.verdict, second.alias) == ("challenger", "challenger")
+
+
 def test_the_numbers_are_those_of_the_definitions() -> None:
     found = judge(SKILLED, old(NOISE))
     assert found.r2_oos == pytest.approx(0.75)
@@ -97,7 +123,21 @@ def test_the_numbers_are_those_of_the_definitions() -> None:
     assert found.p_value == diebold_mariano(loss, Y**2, TIMES, HORIZON).p_value
     assert found.champion_p_value == diebold_mariano(loss, (Y - NOISE) ** 2, TIMES, HORIZON).p_value
     assert found.champion_r2 == pytest.approx(1 - loss.sum() / ((Y - NOISE) ** 2).sum())
+    assert found.plain_p_value == found.p_value
     assert Evidence.from_json(found.to_json()) == found
+
+
+def test_a_scale_changes_the_tests_and_not_the_skill() -> None:
+    scale = np.exp(RNG.normal(size=N))
+    found = decide(Y, SKILLED, TIMES, HORIZON, gate=GATE, k=1, champion=old(NOISE), scale=scale)
+    loss, weight = (Y - SKILLED) ** 2, scale**-2.0
+    assert found.r2_oos == pytest.approx(0.75)
+    assert found.plain_p_value == diebold_mariano(loss, Y**2, TIMES, HORIZON).p_value
+    scaled = diebold_mariano(loss * weight, Y**2 * weight, TIMES, HORIZON).p_value
+    assert found.p_value == pytest.approx(scaled, rel=1e-9)
+    rival = diebold_mariano(loss * weight, (Y - NOISE) ** 2 * weight, TIMES, HORIZON).p_value
+    assert found.champion_p_value == pytest.approx(rival, rel=1e-9)
+    assert decide(Y, SKILLED, TIMES, HORIZON, gate=GATE, k=1, scale=np.zeros(N)).verdict == "refused"
 
 
 def test_every_opening_halves_the_level_and_later_openings_lose_what_the_first_would_win() -> None:
@@ -117,8 +157,14 @@ def test_every_opening_halves_the_level_and_later_openings_lose_what_the_first_w
 def test_least_skill_is_a_strict_bound() -> None:
     r2 = judge(SKILLED).r2_oos
     assert r2 is not None
-    assert judge(SKILLED, gate=GateSettings(min_r2_oos=r2)).verdict == "bootstrap"
-    assert judge(SKILLED, gate=GateSettings(min_r2_oos=r2 - 1e-9)).verdict == "promoted"
+    for bound, verdict in ((r2, "bootstrap"), (r2 - 1e-9, "promoted")):
+        gate = GateSettings(skill_over_zero=SkillRule(min_r2_oos=bound))
+        assert judge(SKILLED, gate=gate).verdict == verdict
+    over = judge(SKILLED, old(NOISE)).champion_r2
+    assert over is not None
+    for bound, verdict in ((over, "challenger"), (over - 1e-9, "promoted")):
+        gate = GateSettings(skill_over_champion=SkillRule(min_r2_oos=bound))
+        assert judge(SKILLED, old(NOISE), gate=gate).verdict == verdict
 
 
 def test_the_words_say_what_the_numbers_say() -> None:

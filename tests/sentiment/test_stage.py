@@ -19,12 +19,12 @@ from marketray.ingest.schemas import ARTICLE_SCHEMA
 from marketray.lake import Lake, Manifest
 from marketray.sentiment.cache import SCORES, ScoreCache
 from marketray.sentiment.checkpoint import PACKAGED, Checkpoint, find_checkpoint
+from marketray.sentiment.choice import warn_of_stand_in
 from marketray.sentiment.job import Scorer, ScoringJob
 from marketray.sentiment.stage import (
     ARTICLES,
     SentimentResult,
     _raise_for_error,
-    _warn_of_stand_in,
     run_sentiment,
     score_texts,
 )
@@ -177,5 +177,5 @@ def test_the_stand_in_says_when_it_reads_real_news(
 ) -> None:
     name = next(iter(PACKAGED))
     checkpoint = replace(find_checkpoint(str(saved), None, saved), name=name)
-    _warn_of_stand_in(checkpoint, pl.DataFrame({"source": [source]}, schema={"source": pl.String}))
+    warn_of_stand_in(checkpoint, pl.DataFrame({"source": [source]}, schema={"source": pl.String}))
     assert ("scores 1 articles that are not the simulator's" in caplog.text) is warned

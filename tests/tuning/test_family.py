@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from marketray.errors import TuningError
 from marketray.hashing import digest
 from marketray.tuning.actor import FamilyJob
+from marketray.tuning.contributions import Contributions, read_contributions
 from marketray.tuning.family import FamilySearch, StageSearch, space_of, survives
 from marketray.tuning.records import TrialRecord, read_predictions
 from marketray.tuning.spaces import first_space
@@ -23,6 +24,7 @@ from tests.tuning.rows import block, folds
 
 ROWS = block(400, lags=4)
 FOLDS = tuple(folds(400))
+SHARES = [{f"x{k}": (k + 1) / 10 for k in range(4)}] * 3
 RUNGS = (10.0, 100.0, 200.0, 300.0)
 
 
@@ -41,7 +43,7 @@ def record_of(config: dict[str, Any], rungs: list[list[float]], complete: bool) 
     number = config["number"]
     return TrialRecord(
         trial_id=f"{config['family']}-stage{config['stage']}-{number:04d}",
-        **config,
+        **{name: config[name] for name in ("family", "stage", "number", "params")},
         state="complete" if complete else "pruned",
         score=rungs[-1][1],
         cv_rmse=rungs[-1][1] if complete else None,
@@ -68,6 +70,10 @@ def run(search: FamilySearch, workers: int, seed: int = 0, most: int = 10**6) ->
         if not running:
             break
         config, rungs = running[r.integers(len(running))]
+        if "rank" in config:
+            running.remove((config, rungs))
+            search.add_ranking(Contributions(**config["rank"], folds=SHARES, seconds=0.0))
+            continue
         rungs.append([RUNGS[len(rungs)], scores(config["params"])[len(rungs)]])
         complete = len(rungs) == len(RUNGS)
         if complete or not search.goes_on(config["stage"], config["number"], *rungs[-1]):
@@ -144,12 +150,33 @@ def test_stage_2_begins_with_the_best_of_stage_1(tmp_path: Path) -> None:
     coarse = [r for r in search.records if r.stage == 1]
     best = min((r for r in coarse if r.cv_rmse is not None), key=lambda r: r.cv_rmse or 0.0)
     first = next(r for r in search.records if r.stage == 2)
-    assert (first.params, first.rungs, first.cv_rmse) == (best.params, best.rungs, best.cv_rmse)
+    assert first.params == {**best.params, "feature_group": "all"}
+    assert (first.rungs, first.cv_rmse) == (best.rungs, best.cv_rmse)
+    ranked = read_contributions(tmp_path)
+    assert ranked is not None
+    assert (ranked.params, ranked.rounds) == (best.params, best.rounds)
     assert (first.trial_id, first.seconds) == ("xgboost-stage2-0000", 0.0)
     table = read_predictions(tmp_path / "stage2", first)
     assert set(table["prediction"].to_pylist()) == {np.float32(best.score)}
     assert table["row_id"].to_pylist() == np.concatenate([ROWS.row_ids[s] for _, s in FOLDS]).tolist()
     assert table["fold"].to_pylist() == np.repeat([0, 1, 2], 60).tolist()
+
+
+def test_stage_2_waits_for_the_ranking(tmp_path: Path) -> None:
+    for groups in (True, False):
+        search = FamilySearch(job(tmp_path / str(groups), stage1_trials=2, feature_groups=groups), ROWS)
+        run(search, workers=1, most=2)
+        if groups:
+            assert search.running == 0
+            asked = search.ask()
+            assert asked is not None
+            assert set(asked) == {"family", "rank"}
+            assert (search.running, search.ask()) == (1, None)
+            search.add_ranking(Contributions(**asked["rank"], folds=SHARES, seconds=0.0))
+        run(search, workers=1)
+        assert search.finished
+        chosen = {r.params.get("feature_group") for r in search.records if r.stage == 2}
+        assert len(chosen) > 1 if groups else chosen == {None}
 
 
 def test_without_pruning_every_trial_finishes(tmp_path: Path) -> None:

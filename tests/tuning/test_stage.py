@@ -22,8 +22,10 @@ from marketray.errors import MarketrayError, SettingsError, TuningError
 from marketray.features.fits import PercentileRank
 from marketray.features.fitted import FittedFeature
 from marketray.models import get_family
+from marketray.models.contribution import group_names
 from marketray.settings import LabelSettings, Settings, TuningSettings
 from marketray.tuning import stage
+from marketray.tuning.contributions import read_contributions
 from marketray.tuning.records import best_of, read_records
 from marketray.tuning.result import TuneResult, overlap_share
 from marketray.tuning.stage import run_tune, trials_at_once, tune_block
@@ -130,7 +132,11 @@ def test_every_family_has_its_trials_and_a_best(tuned: TuneResult) -> None:
         coarse = best_of(r for r in records if r.stage == 1)
         again = next(r for r in records if r.stage == 2 and r.number == 0)
         assert coarse is not None
-        assert (again.params, again.cv_rmse, again.rungs) == (coarse.params, coarse.cv_rmse, coarse.rungs)
+        ranked = read_contributions(Path(tuned.folder) / family)
+        assert ranked is not None
+        choice = family != "ar" and len(group_names(ranked.rankings)) > 1
+        assert again.params == {**coarse.params, **({"feature_group": "all"} if choice else {})}
+        assert (again.cv_rmse, again.rungs) == (coarse.cv_rmse, coarse.rungs)
         assert again.seconds < 0.1
     assert sum(b.n_pruned for b in tuned.families.values()) > 0
     assert max(b.cv_score for b in tuned.families.values()) < 0.99  # the planted effect is found
@@ -139,7 +145,10 @@ def test_every_family_has_its_trials_and_a_best(tuned: TuneResult) -> None:
 def test_the_best_trial_can_be_computed_again(tuned: TuneResult) -> None:
     rows, cut = block(ROWS, lags=60, features=6), folds(ROWS)
     for family, best in tuned.families.items():
-        cache = FoldCache(get_family(family), rows, cut, Budget(seed=42, patience=2), FITTED)
+        ranked = read_contributions(Path(tuned.folder) / family)
+        assert ranked is not None
+        budget = Budget(seed=42, patience=2)
+        cache = FoldCache(get_family(family), rows, cut, budget, FITTED, ranked.rankings)
         *_, last = run_trial(cache, best.params)
         assert best.cv_rmse == pytest.approx(np.mean(last.fold_rmse), rel=1e-9)
         assert best.rounds == max(1, round(np.mean(last.fold_rounds)))
