@@ -153,6 +153,7 @@ def main() -> None:
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     prepare_environment()
+    os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default; the rival runs at this process's
     import ray
 
     ray.init(address="local", num_cpus=options.cpus, include_dashboard=False, log_to_driver=False)
