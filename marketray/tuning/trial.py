@@ -27,7 +27,7 @@ from marketray.models.extended import Layout
 if TYPE_CHECKING:
     from marketray.dataset.load import Block
 
-__all__ = ["SAMPLED", "Budget", "FoldCache", "Progress", "run_trial", "zero_rmse"]
+__all__ = ["SAMPLED", "Budget", "FoldCache", "Progress", "run_trial", "rung_name", "zero_rmse"]
 
 SAMPLED = 10
 """Progress of the rung before the folds; the end of fold k is progress 100·(k + 1)."""
@@ -167,6 +167,11 @@ class FoldCache:
         """The fitted features with their parameters of fold k."""
         fit, _ = self.folds[k]
         return fit_columns(self.layout.fitted, self.block.columns, self.block.values[fit])
+
+
+def rung_name(progress: float) -> str:
+    """What a trial that has got so far has been fitted on."""
+    return "the sample" if progress == SAMPLED else f"fold {progress / 100:g}"
 
 
 def zero_rmse(y: npt.NDArray[np.float64], task: Task) -> float:

@@ -8,7 +8,7 @@ import pytest
 from marketray.features.fits import QuantileCuts, StandardScore
 from marketray.features.fitted import FittedFeature
 from marketray.models import get_family
-from marketray.tuning.trial import Budget, FoldCache, run_trial
+from marketray.tuning.trial import Budget, FoldCache, run_trial, rung_name
 from tests.tuning.rows import block, folds
 
 PARAMS = {
@@ -151,3 +151,7 @@ def test_nothing_after_a_fold_changes_it() -> None:
             assert last.predictions is not None
             parts.append(last.predictions[:n])
         np.testing.assert_array_equal(parts[0], parts[1])
+
+
+def test_rungs_have_names() -> None:
+    assert [rung_name(p) for p in (10.0, 100.0, 200.0)] == ["the sample", "fold 1", "fold 2"]
