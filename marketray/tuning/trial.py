@@ -169,14 +169,14 @@ class FoldCache:
         return fit_columns(self.layout.fitted, self.block.columns, self.block.values[fit])
 
 
-def rung_name(progress: float) -> str:
-    """What a trial that has got so far has been fitted on."""
-    return "the sample" if progress == SAMPLED else f"fold {progress / 100:g}"
-
-
 def zero_rmse(y: npt.NDArray[np.float64], task: Task) -> float:
     """RMSE of the forecast that knows nothing: return 0, or P(up) = 0.5."""
     return float(np.sqrt(np.mean((y - (0.5 if task == "direction" else 0.0)) ** 2)))
+
+
+def rung_name(progress: float) -> str:
+    """What a trial that has got so far has been fitted on."""
+    return "the sample" if progress == SAMPLED else f"fold {progress / 100:g}"
 
 
 def run_trial(cache: FoldCache, params: Mapping[str, Any]) -> Iterator[Progress]:
