@@ -16,7 +16,8 @@ import typer
 
 from marketray.cli_audit import audit_app
 from marketray.cli_backtest import backtest
-from marketray.cli_options import Config, Json
+from marketray.cli_models import models_app
+from marketray.cli_options import Config, Json, print_result
 from marketray.errors import MarketrayError, SettingsError
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-models_app = typer.Typer(help="Registered models.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(audit_app, name="audit")
 
@@ -113,21 +113,12 @@ def _connect(settings: Settings) -> None:
     logging.getLogger("marketray").info("Ray dashboard: %s", connect(settings))
 
 
-def _print(value: Any, as_json: bool) -> None:
-    from marketray.console import as_plain, show
-
-    if as_json:
-        typer.echo(json.dumps(as_plain(value), sort_keys=True))
-    else:
-        show(value)
-
-
 def _stage(name: str, config: Path | None, as_json: bool, overrides: dict[str, Any] | None = None) -> None:
     from marketray.pipeline import run_stage
 
     settings = _load(config, overrides)
     _connect(settings)
-    _print(run_stage(name, settings), as_json)
+    print_result(run_stage(name, settings), as_json)
 
 
 @app.command()
@@ -239,7 +230,7 @@ def select(
     settings = _load(config)
     _connect(settings)
     chosen = run_stage("select", settings)
-    _print(chosen, as_json)
+    print_result(chosen, as_json)
     if require_promotion:
         _require_promotion(chosen)
 
@@ -269,7 +260,7 @@ def predict(
 
     settings = _load(config)
     address = url or f"http://{settings.serving.host}:{settings.serving.port}"
-    _print(ask(address, instrument=settings.instrument, bars=_read_bars(bars)), as_json)
+    print_result(ask(address, instrument=settings.instrument, bars=_read_bars(bars)), as_json)
 
 
 def _read_bars(path: Path | None) -> list[dict[str, Any]] | None:
@@ -287,26 +278,6 @@ def _read_bars(path: Path | None) -> list[dict[str, Any]] | None:
 
 
 app.command()(backtest)
-
-
-@models_app.command("list")
-def models_list(config: Config = None, as_json: Json = False) -> None:
-    """Registered versions, newest first, with aliases and verdicts."""
-    from marketray.registry import Registry
-
-    _print(Registry(_load(config)).list(), as_json)
-
-
-@models_app.command("show")
-def models_show(
-    version: Annotated[str, typer.Argument(help="Version number or alias.")] = "champion",
-    config: Config = None,
-    as_json: Json = False,
-) -> None:
-    """One version: family, evidence, lineage."""
-    from marketray.registry import Registry
-
-    _print(Registry(_load(config)).resolve(version), as_json)
 
 
 def main() -> None:

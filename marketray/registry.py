@@ -1,28 +1,33 @@
-"""The model registry on MLflow: versions, aliases, the promotion record, and local copies of models.
+"""The model registry on MLflow: versions, their aliases and stages, and local copies of models.
 
 A version appears in one call, after its files are complete and with all its tags; an alias points at exactly
-one version. So a process killed between any two writes leaves no half-registered version and never two
-champions, and the same registration done again finds what is there by its key.
+one version and moves with its note in the record (`marketray.aliases`). So a process killed between any two
+writes leaves no half-registered version and never two champions, and the same registration done again finds
+what is there by its key.
 """
 
 from __future__ import annotations
 
-import getpass
 import json
 import logging
-import os
 import shutil
 import tempfile
-import uuid
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marketray.errors import ModelError, RegistryError
+from marketray.aliases import Aliases, Stage, Standing
+from marketray.errors import RegistryError
+from marketray.model_files import (
+    CACHE_MARK,
+    NATIVE,
+    is_cached,
+    model_document,
+    put_in_place,
+    save_pyfunc,
+)
 from marketray.tracking import connect_tracking, experiment_id, translated
 
 if TYPE_CHECKING:
@@ -37,10 +42,8 @@ logger = logging.getLogger(__name__)
 KEY_TAG = "marketray.selection_key"
 """Tag of runs and versions that identifies one registration."""
 
-_RECORD = "marketray.promotion."
-_NATIVE = "native"
-_CACHE_MARK = ".registry.json"
-_LIBRARIES = {"xgboost": ("xgboost",), "lightgbm": ("lightgbm",), "ar": ("statsmodels",)}
+_LINEAGE = ("run", "data_hash", "catalog_hash", "code_hash", "revision", "tuning_key")
+_NUMBERS = ("verdict", "r2_oos", "p_value", "champion_version", "champion_p_value", "k", "alpha")
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,10 @@ class ModelVersion:
         MLflow run that holds the files.
     tags:
         All tags, lineage among them.
+    stage:
+        Of its life: None, Staging, Production or Archived, see `marketray.aliases`.
+    created_at:
+        When it was registered, ISO 8601, UTC.
     """
 
     name: str
@@ -71,6 +78,8 @@ class ModelVersion:
     evidence: dict[str, Any]
     run_id: str
     tags: dict[str, str]
+    stage: Stage = "None"
+    created_at: str = ""
 
 
 class Registry:
@@ -86,6 +95,7 @@ class Registry:
         self._settings = settings
         self._client: MlflowClient = connect_tracking(settings)
         self.name = settings.model_name
+        self._moves = Aliases(self._client, self.name)
 
     def find(self, key: str) -> ModelVersion | None:
         """The version registered under this key, if any."""
@@ -125,7 +135,7 @@ class Registry:
         found = self.find(key)
         if found is not None:
             return found
-        document = _model_document(folder)
+        document = model_document(folder)
         with translated(self._settings, f"registering {self.name}"):
             run_id, artifact_uri = self._upload(folder, document, key, parent_run_id)
             self._ensure_name()
@@ -142,49 +152,50 @@ class Registry:
         logger.info("registered %s version %s (%s)", self.name, made.version, document["family"])
         return self.resolve(int(made.version))
 
-    def set_alias(self, alias: str, version: int, record: Mapping[str, Any] | None = None) -> None:
-        """Point `alias` at `version`, after noting it in the append-only promotion record.
+    def set_alias(self, alias: str, version: int, record: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Point `alias` at `version` and note it in the append-only record, which is one step.
 
         The same move again, as a resumed process asks for, changes nothing and is noted once.
 
         Parameters
         ----------
         record:
-            JSON values to note beside alias, version, the version before, user and time.
+            JSON values to note beside who, when, the version before, its lineage and the gate's numbers.
+
+        Returns
+        -------
+        dict
+            The note in the record.
+
+        Raises
+        ------
+        RegistryError
+            There is no such version, or the server refuses or goes away.
         """
+        found = self.resolve(version)
+        lineage: dict[str, Any] = {name: found.tags.get(f"marketray.{name}") for name in _LINEAGE}
+        lineage["trials"] = json.loads(found.tags.get("marketray.trials", "null"))
+        numbers = {name: found.evidence.get(name) for name in _NUMBERS}
         with translated(self._settings, f"setting alias {alias!r} of {self.name}"):
-            aliases = self._aliases()
-            notes = self.history()
-            last = next((n for n in reversed(notes) if n["alias"] == alias), None)
-            if last is None or last["version"] != version:
-                note = {
-                    **(record or {}),
-                    "alias": alias,
-                    "version": version,
-                    "previous": aliases.get(alias),
-                    "by": _user(),
-                    "at": datetime.now(UTC).isoformat(timespec="seconds"),
-                }
-                tag = f"{_RECORD}{len(notes) + 1:06d}"
-                self._client.set_registered_model_tag(self.name, tag, json.dumps(note, sort_keys=True))
-            if aliases.get(alias) != version:
-                self._client.set_registered_model_alias(self.name, alias, str(version))
+            return self._moves.move(alias, version, {**lineage, **numbers, **(record or {})})
+
+    def standing(self) -> Standing:
+        """Where the aliases point, with the record of how they came there."""
+        with translated(self._settings, f"reading {self.name}"):
+            return self._moves.read()
 
     def history(self) -> list[dict[str, Any]]:
         """The promotion record, oldest first."""
-        with translated(self._settings, f"reading {self.name}"):
-            found = self._registered()
-        tags = found.tags if found else {}
-        return [json.loads(tags[name]) for name in sorted(tags) if name.startswith(_RECORD)]
+        return list(self.standing().notes.values())
 
     def list(self) -> list[ModelVersion]:
         """All versions, newest first; empty where none is registered."""
+        standing = self.standing()
         with translated(self._settings, f"listing {self.name}"):
-            aliases = self._aliases()
             rows, token = [], None
             while True:
                 page = self._client.search_model_versions(f"name = '{self.name}'", page_token=token)
-                rows += [self._version(row, aliases) for row in page]
+                rows += [self._version(row, standing) for row in page]
                 token = page.token
                 if not token:
                     return sorted(rows, key=lambda v: -v.version)
@@ -197,22 +208,16 @@ class Registry:
         RegistryError
             There is none.
         """
-        with translated(self._settings, f"reading {self.name}"):
-            aliases = self._aliases()
         versions = self.list()
-        number = int(which) if str(which).isdecimal() else aliases.get(str(which))
         for found in versions:
-            if found.version == number:
+            if which in found.aliases or str(which) == str(found.version):
                 return found
-        known = f"versions {[v.version for v in versions]}, aliases {sorted(aliases)}"
+        aliases = sorted(alias for found in versions for alias in found.aliases)
+        known = f"versions {[v.version for v in versions]}, aliases {aliases}"
         msg = f"{self.name}: no version or alias {which!r}; there are {known}"
         raise RegistryError(
             msg, hint="run `marketray run` to make a first version, or `marketray models list`"
         )
-
-    def show(self, which: str | int) -> ModelVersion:
-        """Same as `resolve`."""
-        return self.resolve(which)
 
     def champion(self) -> ModelVersion | None:
         """The version with the alias champion, or None."""
@@ -229,16 +234,16 @@ class Registry:
         found = self.resolve(version)
         target = self._settings.home_path / "models" / self.name / str(found.version)
         mark = {"run_id": found.run_id, "tracking": self._settings.tracking_uri.rsplit("@", 1)[-1]}
-        if _is_cached(target, mark):
+        if is_cached(target, mark):
             return target
         with translated(self._settings, f"downloading {self.name} version {version}"):
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as scratch:
-                source = f"model/artifacts/{_NATIVE}"
+                source = f"model/artifacts/{NATIVE}"
                 got = Path(self._client.download_artifacts(found.run_id, source, scratch))
-                _model_document(got)
-                (got / _CACHE_MARK).write_text(json.dumps(mark))
-                _put_in_place(got, target)
+                model_document(got)
+                (got / CACHE_MARK).write_text(json.dumps(mark))
+                put_in_place(got, target)
         return target
 
     def _upload(
@@ -255,84 +260,30 @@ class Registry:
                 tags["mlflow.parentRunId"] = parent_run_id
             run = self._client.create_run(experiment, tags=tags, run_name=f"model-{key[:8]}")
         with tempfile.TemporaryDirectory() as scratch:
-            native = Path(scratch) / _NATIVE
+            native = Path(scratch) / NATIVE
             shutil.copytree(folder, native)
-            _save_pyfunc(Path(scratch) / "model", native, document)
+            save_pyfunc(Path(scratch) / "model", native, document)
             self._client.log_artifacts(run.info.run_id, str(Path(scratch) / "model"), "model")
         self._client.set_terminated(run.info.run_id, "FINISHED")
         return str(run.info.run_id), str(run.info.artifact_uri)
 
     def _ensure_name(self) -> None:
-        if self._registered() is None:
+        if not self._client.search_registered_models(f"name = '{self.name}'", max_results=1):
             self._client.create_registered_model(self.name)
 
-    def _registered(self) -> Any:
-        found = self._client.search_registered_models(f"name = '{self.name}'", max_results=1)
-        return found[0] if found else None
-
-    def _aliases(self) -> dict[str, int]:
-        found = self._registered()
-        return {alias: int(number) for alias, number in found.aliases.items()} if found else {}
-
-    def _version(self, row: Any, aliases: Mapping[str, int]) -> ModelVersion:
+    def _version(self, row: Any, standing: Standing) -> ModelVersion:
         number, tags = int(row.version), dict(row.tags)
         return ModelVersion(
             name=self.name,
             version=number,
-            aliases=tuple(sorted(a for a, v in aliases.items() if v == number)),
+            aliases=tuple(sorted(a for a, v in standing.aliases.items() if v == number)),
             family=tags.get("marketray.family", ""),
             verdict=tags.get("marketray.verdict", ""),
             evidence=json.loads(tags.get("marketray.evidence", "{}")),
             run_id=str(row.run_id),
             tags=tags,
+            stage=standing.stage(number),
+            created_at=datetime.fromtimestamp(row.creation_timestamp / 1e3, UTC).isoformat(
+                timespec="seconds"
+            ),
         )
-
-
-def _save_pyfunc(path: Path, native: Path, document: Mapping[str, Any]) -> None:
-    """Write MLflow's model folder: signature, requirements, code file, and the native files beside it."""
-    import mlflow.pyfunc
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-
-    inputs = Schema([ColSpec(DataType.double, name) for name in document["columns"]])
-    needed = ("marketray", "mlflow", "numpy", *_LIBRARIES.get(document["family"], ()))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it asks for an input example although the signature is given
-        mlflow.pyfunc.save_model(
-            path=str(path),
-            python_model=str(Path(__file__).parent / "models" / "mlflow_model.py"),
-            artifacts={_NATIVE: str(native)},
-            signature=ModelSignature(inputs=inputs, outputs=Schema([ColSpec(DataType.double)])),
-            pip_requirements=[f"{name}=={installed_version(name)}" for name in needed],
-        )
-
-
-def _model_document(folder: Path) -> dict[str, Any]:
-    try:
-        document: dict[str, Any] = json.loads((folder / "model.json").read_text())
-    except (OSError, ValueError) as e:
-        msg = f"{folder}: not a readable model folder ({e}); required: model.json in it"
-        raise ModelError(msg, hint="run the select stage again") from e
-    return document
-
-
-def _user() -> str:
-    """Name of the user, or its number where a container knows no name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
-
-
-def _is_cached(target: Path, mark: Mapping[str, Any]) -> bool:
-    path = target / _CACHE_MARK
-    return path.exists() and json.loads(path.read_text()) == mark
-
-
-def _put_in_place(got: Path, target: Path) -> None:
-    """Rename the complete folder to its place; a copy of another server's version is moved out first."""
-    if target.exists():
-        old = target.with_name(f".old-{uuid.uuid4().hex}")
-        target.rename(old)
-        shutil.rmtree(old)
-    got.rename(target)

@@ -53,7 +53,7 @@ class DriftRule(_Strict):
 
     enabled: bool = True
     max_share: float = Field(0.5, ge=0, le=1)  # of the model's columns
-    column_threshold: float = Field(0.1, gt=0)  # Wasserstein distance in training standard deviations
+    column_threshold: float = Field(0.3, gt=0)  # Wasserstein distance in training standard deviations
     sample_rows: int = Field(5_000, ge=100)  # of either side, drawn at random
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from marketray.cluster import prepare_environment
+from marketray.settings import Settings, load_settings
 from tests.ray_head import Head, ray_head
 
 prepare_environment()
@@ -47,7 +49,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def empty_tracking(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database with its tables and nothing in them; making one takes a second."""
-    from marketray.settings import load_settings
     from marketray.tracking import connect_tracking
 
     path = tmp_path_factory.mktemp("tracking") / "mlflow.db"
@@ -61,6 +62,31 @@ def tracked_home(home: Path, empty_tracking: Path) -> Path:
     """A fresh MARKETRAY_HOME whose MLflow database is there already."""
     shutil.copyfile(empty_tracking, home / "mlflow.db")
     return home
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of an MLflow server over a PostgreSQL; skipped where PostgreSQL is not installed."""
+    from tests.registry_server import postgres_programs, registry_server
+
+    programs = postgres_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    with registry_server(tmp_path_factory.mktemp("artifacts"), programs) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def settings_of_store(
+    request: pytest.FixtureRequest, tracked_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
+    """Settings with an empty registry on either store; they stand in the environment too."""
+    if request.param == "postgresql":
+        own = f"test-{uuid.uuid4().hex[:12]}"
+        monkeypatch.setenv("MARKETRAY_TRACKING__URI", request.getfixturevalue("mlflow_server"))
+        monkeypatch.setenv("MARKETRAY_TRACKING__EXPERIMENT", own)
+        monkeypatch.setenv("MARKETRAY_TRACKING__MODEL_NAME", own)
+    return load_settings()
 
 
 @pytest.fixture(scope="session")

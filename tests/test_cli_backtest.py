@@ -18,17 +18,17 @@ from tests.test_cli import cli
 
 
 @pytest.fixture
-def config(ray_local: None, tracked_home: Path) -> str:
+def config(ray_local: None, home: Path) -> str:
     """A tuned run without a spread."""
     from marketray.dataset.stage import run_dataset
 
     stress = [{"name": "december", "first": "2024-12-01", "last": "2024-12-31"}]
     stress.append({"name": "crash", "first": "2020-02-20", "last": "2020-03-23"})
-    settings: Settings = small_settings(tracked_home, backtest={"threshold_costs": 0.0, "stress": stress})
+    settings: Settings = small_settings(home, backtest={"threshold_costs": 0.0, "stress": stress})
     write_inputs(settings, xnys_bars())
     run_dataset(settings)
     write_tuning(settings)
-    path = tracked_home / "settings.yaml"
+    path = home / "settings.yaml"
     save_settings(settings, path)
     return str(path)
 

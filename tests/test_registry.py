@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from marketray.tracking import (
     mask_uri,
     open_parent_run,
 )
+from tests.mortal_client import Killed, MortalClient, champion_of, native_aliases
 
 EVIDENCE = {"verdict": "bootstrap", "r2_oos": -0.0003, "p_value": 0.41, "k": 1, "alpha": 0.025}
 RNG = np.random.default_rng(5)
@@ -34,8 +36,8 @@ COLUMNS = ("a", "b", "c")
 
 
 @pytest.fixture
-def settings(tracked_home: Path) -> Settings:
-    return load_settings()
+def settings(settings_of_store: Settings) -> Settings:
+    return settings_of_store
 
 
 @pytest.fixture(scope="module")
@@ -47,27 +49,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_pyfunc_and_downloaded_copy_predict_like_the_native_model(settings: Settings, folder: Path) -> None:
+def test_pyfunc_and_downloaded_copy_predict_like_the_native_model(
+    settings: Settings, folder: Path, tmp_path: Path
+) -> None:
     registry = Registry(settings)
     made = registry.register(folder, key="k1", evidence=EVIDENCE, tags={"marketray.data_hash": "d"})
     registry.set_alias("champion", made.version, {"verdict": "bootstrap"})
 
     expected = load_model(folder).predict(X)
     native = registry.download(made.version)
-    assert native == settings.home_path / "models" / "marketray-SPX500_USD" / "1"
+    assert native == settings.home_path / "models" / settings.model_name / "1"
     np.testing.assert_array_equal(load_model(native).predict(X), expected)
     assert json.loads((native / "serving.json").read_text())["evidence"] == EVIDENCE
 
     import mlflow.pyfunc
     import pandas as pd
 
-    run = connect_tracking(settings).get_run(made.run_id)
-    pyfunc = mlflow.pyfunc.load_model(f"{run.info.artifact_uri}/model")
+    stored = Path(connect_tracking(settings).download_artifacts(made.run_id, "model", str(tmp_path)))
+    pyfunc = mlflow.pyfunc.load_model(str(stored))
     frame = pd.DataFrame(X, columns=list(COLUMNS))[["c", "a", "b"]]
     np.testing.assert_array_equal(pyfunc.predict(frame), expected)
     assert [c.name for c in pyfunc.metadata.signature.inputs] == list(COLUMNS)
-    stored = list(Path(settings.home_path / "artifacts").rglob("*"))
-    assert not [p for p in stored if p.suffix in (".pkl", ".pickle", ".cloudpickle")]
+    assert not [p for p in stored.rglob("*") if p.suffix in (".pkl", ".pickle", ".cloudpickle")]
 
     again = registry.register(folder, key="k1", evidence=EVIDENCE)
     assert (again.version, again.aliases, again.family) == (1, ("champion",), "xgboost")
@@ -76,54 +79,40 @@ def test_pyfunc_and_downloaded_copy_predict_like_the_native_model(settings: Sett
     assert registry.download(1) == native
 
 
-class Killed(BaseException):
-    """Stands for the end of the process."""
-
-
-STEPS = (
-    ("log_artifacts", False),
-    ("create_model_version", False),
-    ("create_model_version", True),
-    ("set_registered_model_tag", True),
-    ("set_registered_model_alias", True),
-)
-
-
-def test_killed_before_or_after_any_step_there_is_one_champion(
-    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_registration_killed_at_any_write_leaves_one_champion(
+    tracked_home: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = Registry(settings)
-    old = first.register(folder, key="old", evidence=EVIDENCE)
-    first.set_alias("champion", old.version)
+    settings = load_settings()
+    monkeypatch.setattr(
+        "marketray.registry.save_pyfunc", lambda path, native, _: shutil.copytree(native, path)
+    )
 
-    def replace(key: str, step: str | None, after: bool) -> Registry:
+    def replace(key: str) -> Registry:
         registry = Registry(settings)
-        if step is not None:
-            original = getattr(registry._client, step)
-
-            def stop(*args: Any, **kwargs: Any) -> None:
-                if after:
-                    original(*args, **kwargs)
-                raise Killed
-
-            monkeypatch.setattr(registry._client, step, stop)
         made = registry.register(folder, key=key, evidence=EVIDENCE)
         registry.set_alias("champion", made.version)
         return registry
 
-    for number, (step, after) in enumerate(STEPS, start=2):
-        before = Registry(settings).champion()
-        with pytest.raises(Killed):
-            replace(str(number), step, after)
-        between = [v for v in Registry(settings).list() if "champion" in v.aliases]
-        assert len(between) == 1
-        assert before is not None
-        assert between[0].version in (before.version, number)
-        registry = replace(str(number), None, after)
-        assert [v.version for v in registry.list() if "champion" in v.aliases] == [number]
-        assert len(registry.list()) == number
-    moves = [(n["previous"], n["version"]) for n in registry.history()]
-    assert moves == [(None, 1), *((n - 1, n) for n in range(2, len(STEPS) + 2))]
+    replace("1")
+    for last in range(1, 100):
+        key = str(last + 1)
+        client = MortalClient(connect_tracking(settings), last)
+        with monkeypatch.context() as patch:
+            patch.setattr("marketray.registry.connect_tracking", lambda _, mortal=client: mortal)
+            try:
+                replace(key)
+            except Killed:
+                pass
+            else:
+                break
+        assert native_aliases(settings)["champion"] in (last, last + 1)
+        assert Registry(settings).history()[-1]["version"] == champion_of(settings)
+        registry = replace(key)
+        assert (champion_of(settings), native_aliases(settings)["champion"]) == (last + 1, last + 1)
+        assert len(registry.list()) == last + 1
+    assert client.writes == last - 1 > 6  # none was left out
+    moves = [(n["previous"], n["version"]) for n in Registry(settings).history()]
+    assert moves == [(n - 1 or None, n) for n in range(1, last + 2)]
 
 
 def test_resolve_by_number_and_alias_and_refuse_the_unknown(settings: Settings, folder: Path) -> None:
@@ -134,7 +123,7 @@ def test_resolve_by_number_and_alias_and_refuse_the_unknown(settings: Settings, 
         registry.resolve("champion")
     made = registry.register(folder, key="k", evidence={**EVIDENCE, "verdict": "challenger"})
     registry.set_alias("challenger", made.version)
-    assert registry.resolve("challenger") == registry.resolve(1) == registry.show("1")
+    assert registry.resolve("challenger") == registry.resolve(1) == registry.resolve("1")
     with pytest.raises(RegistryError, match="no version or alias 7"):
         registry.download(7)
     with pytest.raises(ModelError, match=r"not a readable model folder.*required: model.json"):
@@ -198,7 +187,7 @@ def test_a_full_disk_is_named_as_such(
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "_save_pyfunc", full)
+    monkeypatch.setattr(module, "save_pyfunc", full)
     with pytest.raises(RegistryError, match="registering .* failed .*No space left on device") as caught:
         Registry(settings).register(folder, key="k", evidence=EVIDENCE)
     assert caught.value.hint == "free disk space or fix the permissions, then run again"

@@ -15,7 +15,15 @@ import numpy.typing as npt
 from marketray.evaluation.hac import checked_rows, hac_margin
 from marketray.evaluation.metrics import forecast_pair
 
-__all__ = ["Calibration", "Estimate", "balanced_accuracy", "calibration", "correlation", "rank_correlation"]
+__all__ = [
+    "Calibration",
+    "Estimate",
+    "balanced_accuracy",
+    "calibration",
+    "correlation",
+    "rank_correlation",
+    "skill",
+]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -148,6 +156,41 @@ def rank_correlation(y: npt.ArrayLike, prediction: npt.ArrayLike) -> float | Non
     if np.ptp(labels) == 0 or np.ptp(forecasts) == 0:
         return None
     return float(np.mean(_standardised(rankdata(labels)) * _standardised(rankdata(forecasts))))
+
+
+def skill(
+    y: npt.ArrayLike,
+    prediction: npt.ArrayLike,
+    decision_us: npt.ArrayLike,
+    horizon_minutes: int,
+    *,
+    level: float = 0.95,
+) -> Estimate:
+    """R² over the zero forecast, 1 − Σ(y − prediction)² / Σy², with its interval.
+
+    Parameters
+    ----------
+    y, prediction, decision_us, horizon_minutes, level:
+        As for `balanced_accuracy`, but all rows count.
+
+    Returns
+    -------
+    Estimate
+        None where every label is zero. The interval may reach below −1 or above 1.
+
+    Raises
+    ------
+    DataError
+        The arrays do not fit together.
+    """
+    labels, forecasts = forecast_pair(y, prediction)
+    if not np.any(labels):
+        return Estimate(None, None, None)
+    saved, total = labels**2 - (labels - forecasts) ** 2, labels**2
+    value = float(saved.mean() / total.mean())
+    influence = (saved - value * total) / total.mean()
+    margin = hac_margin(influence, decision_us, horizon_minutes, level=level)
+    return Estimate(value, value - margin, value + margin)
 
 
 def calibration(

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from marketray.dataset.load import dataset_content
 from marketray.evaluation.candidates import put_folder
 from marketray.evaluation.outcome import model_card
 from marketray.hashing import code_hash
 from marketray.models import load_model
-from marketray.registry import KEY_TAG
+from marketray.promotion import outdated
 from marketray.tracking import open_parent_run
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from marketray.dataset.splits import Split
     from marketray.evaluation.candidates import Tuned
     from marketray.evaluation.gate import Evidence
     from marketray.registry import ModelVersion, Registry
     from marketray.settings import Settings
 
-__all__ = ["complete_folder", "register_winner", "superseded"]
+__all__ = ["code_revision", "complete_folder", "register_winner", "superseded"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +40,7 @@ def register_winner(
     tuned: Tuned,
     winner: str,
     evidence: Evidence,
+    trials: Mapping[str, int] | None = None,
 ) -> ModelVersion:
     """Register the model in `folder` under `key` and give it the alias of its verdict; both once.
 
@@ -50,6 +54,8 @@ def register_winner(
         The dataset and the tuning it comes from, for its lineage.
     winner:
         Its family.
+    trials:
+        How many were made to find it: ``counted``, ``pruned``, ``earlier``.
 
     Raises
     ------
@@ -64,17 +70,31 @@ def register_winner(
         "marketray.tuning_key": tuned.tuning_key,
         "marketray.trial_id": tuned.candidates[winner].trial_id,
         "marketray.code_hash": code_hash("marketray"),
+        "marketray.revision": code_revision(),
+        "marketray.test_rmse_pct": str(_card(folder)["test_rmse_pct"]),
+        **({"marketray.trials": json.dumps(dict(trials), sort_keys=True)} if trials else {}),
     }
     parent = open_parent_run(settings, tuned.tuning_key, {})
     made = registry.register(folder, key=key, evidence=evidence.to_json(), tags=tags, parent_run_id=parent)
     if evidence.alias is not None:
         reason = superseded(registry, made.version, evidence)
         if reason is None:
-            numbers = {k: getattr(evidence, k) for k in ("verdict", "r2_oos", "p_value", "k", "alpha")}
-            registry.set_alias(evidence.alias, made.version, {**numbers, **tags, KEY_TAG: key})
+            registry.set_alias(evidence.alias, made.version, {"action": "select"})
         else:
             logger.warning("select: version %d gets no alias: %s", made.version, reason)
     return registry.resolve(made.version)
+
+
+def code_revision() -> str:
+    """Git commit of the checkout that this package runs from, or the version of an installed package."""
+    root = Path(__file__).parents[2]
+    if (root / ".git").exists():
+        from mlflow.utils.git_utils import get_git_commit
+
+        commit = get_git_commit(str(root))
+        if commit is not None:
+            return str(commit)
+    return f"marketray {installed_version('marketray')}"
 
 
 def superseded(registry: Registry, version: int, evidence: Evidence) -> str | None:
@@ -84,24 +104,29 @@ def superseded(registry: Registry, version: int, evidence: Evidence) -> str | No
     settings went back to what they were) finds its version with its old verdict, and another version may
     have been promoted, or rolled back to, since.
     """
-    champion = registry.champion()
-    now = None if champion is None else champion.version
-    if evidence.alias == "champion" and now not in (evidence.champion_version, version):
-        before = evidence.champion_version
-        return f"it was judged against champion {before or 'none'}, the champion is now version {now}"
+    if evidence.alias == "champion":
+        reason = outdated(registry, version, evidence.champion_version)
+        if reason is not None:
+            return reason
     moves = [note["version"] for note in registry.history() if note["alias"] == evidence.alias]
     if version in moves and moves[-1] != version:
         return f"it had the alias {evidence.alias} already, which went on to version {moves[-1]}"
     return None
 
 
+def _card(folder: Path) -> dict[str, Any]:
+    card: dict[str, Any] = json.loads((folder / "serving.json").read_text())
+    return card
+
+
 def complete_folder(
     settings: Settings, split: Split, winner: str, source: Path, test_rmse_pct: float, evidence: Evidence
 ) -> Path:
-    """The winner's native folder with its card and evidence: what is registered and served."""
+    """The winner's native folder with its card, evidence and gate: what is registered and served."""
     columns = load_model(source).columns
     card = model_card(settings, split, columns, winner, test_rmse_pct, evidence)
     files = {p.name: p.read_bytes() for p in sorted(source.iterdir())}
+    files["gate.yaml"] = yaml.safe_dump(settings.gate.model_dump(mode="json", exclude={"file"})).encode()
     for name, value in (("serving.json", card), ("evidence.json", evidence.to_json())):
         files[name] = (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
     folder = settings.run_path / "models" / "selected"

@@ -21,6 +21,7 @@ from marketray.evaluation.association import (
     calibration,
     correlation,
     rank_correlation,
+    skill,
 )
 from marketray.evaluation.metrics import (
     baselines,
@@ -102,11 +103,12 @@ def figures(rows: Rows, prediction: FloatArray, *, alpha: float) -> dict[str, An
     Returns
     -------
     dict
-        n, rmse_pct, mae_pct, r2_oos by baseline, hit_rate {rate, low, high, n}, balanced_accuracy {rate, low,
-        high}, information_coefficient {pearson, spearman, low, high}, calibration {slope, intercept,
-        slope_low, slope_high}, p_value (one-sided HAC Diebold–Mariano, squared errors, better than zero),
-        n_effective, minimum_detectable_r2 (80 % power). The last three and all intervals are None where
-        there are too few rows for a test, other values where they are not defined.
+        n, rmse_pct, mae_pct, r2_oos by baseline, r2_interval {low, high} of that over zero, hit_rate {rate,
+        low, high, n}, balanced_accuracy {rate, low, high}, information_coefficient {pearson, spearman, low,
+        high}, calibration {slope, intercept, slope_low, slope_high}, p_value (one-sided HAC Diebold–Mariano,
+        squared errors, better than zero), n_effective, minimum_detectable_r2 (80 % power). The last three and
+        all intervals are None where there are too few rows for a test, other values where they are not
+        defined.
     """
     times, horizon = rows.decision_us, rows.horizon_minutes
     found = _errors(rows, prediction)
@@ -128,8 +130,9 @@ def figures(rows: Rows, prediction: FloatArray, *, alpha: float) -> dict[str, An
 def _associations(rows: Rows, prediction: FloatArray) -> dict[str, Any]:
     """The figures of `figures` that have an interval of their own."""
     pairs = (rows.y, prediction, rows.decision_us, rows.horizon_minutes)
-    balanced, pearson = balanced_accuracy(*pairs), correlation(*pairs)
+    balanced, pearson, r2 = balanced_accuracy(*pairs), correlation(*pairs), skill(*pairs)
     return {
+        "r2_interval": {"low": r2.low, "high": r2.high},
         "hit_rate": asdict(hit_rate(*pairs)),
         "balanced_accuracy": {"rate": balanced.value, "low": balanced.low, "high": balanced.high},
         "information_coefficient": {
@@ -155,6 +158,7 @@ def _errors(rows: Rows, prediction: FloatArray) -> dict[str, Any]:
         "rmse_pct": rmse_pct(rows.y, prediction),
         "mae_pct": mae_pct(rows.y, prediction),
         "r2_oos": {name: r2_oos(rows.y, prediction, naive) for name, naive in rows.naive.items()},
+        "r2_interval": dict.fromkeys(("low", "high")),
         "hit_rate": asdict(hit_rate(rows.y, prediction)),
         "balanced_accuracy": dict.fromkeys(("rate", "low", "high")),
         "information_coefficient": dict.fromkeys(("pearson", "spearman", "low", "high")),

@@ -28,7 +28,6 @@ from marketray.evaluation.walkforward import Window, forecast_window, plan_windo
 from marketray.hashing import code_hash, digest, table_hash
 from marketray.lake import Lake, Manifest
 from marketray.models import MODEL_CODE
-from marketray.tuning.records import write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from marketray.dataset.load import Block
     from marketray.settings import Settings
 
-__all__ = ["Backtest", "Walked", "run_backtest", "walk_forward"]
+__all__ = ["Backtest", "WalkForward", "run_backtest", "walk_forward"]
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +75,8 @@ class Backtest:
 
 
 @dataclass(frozen=True)
-class Walked:
-    """Forecasts of the last rows of a block, and how many fits they are made of, in all and now."""
+class WalkForward:
+    """Forecasts of the last rows of a block, and how many fits they come from, in all and now."""
 
     prediction: FloatArray
     windows: int = 0
@@ -97,6 +96,8 @@ def run_backtest(settings: Settings) -> Backtest:
         Bars have no quotes and ``backtest.spread_bps`` is not set; known before anything is fitted.
     DataError
         There are too few sessions for the walk-forward.
+    LakeError
+        There are no bars, or the results cannot be written.
     """
     mode = settings.backtest.walk_forward
     block = load_blocks(settings, OPEN_SPLITS if mode else ("test",))
@@ -108,9 +109,8 @@ def run_backtest(settings: Settings) -> Backtest:
         walked = walk_forward(settings, block, ranking.tuned.candidates[family])
         block = block.take(slice(len(block) - len(walked.prediction), len(block)))
     else:
-        walked = Walked(predict(ranking.folders[family], block))
+        walked = WalkForward(predict(ranking.folders[family], block))
     section, skill = _evaluated(settings, bars, block, walked.prediction)
-    path = settings.run_path / "backtest.json"
     done = Backtest(
         family=family,
         mode=mode or "selected",
@@ -118,13 +118,14 @@ def run_backtest(settings: Settings) -> Backtest:
         fitted=walked.fitted,
         skill=skill,
         **{name: section[name] for name in ("assumptions", "periods", "stress")},
-        document=str(path),
+        document=str(settings.run_path / "backtest.json"),
     )
-    write_json(path, {**asdict(done), "curve": section["curve"], "settings": _own_settings(settings)})
+    document = {**asdict(done), "curve": section["curve"], "settings": _own_settings(settings)}
+    Lake(str(settings.run_path)).write_json("backtest.json", document)
     return done
 
 
-def walk_forward(settings: Settings, block: Block, candidate: Candidate) -> Walked:
+def walk_forward(settings: Settings, block: Block, candidate: Candidate) -> WalkForward:
     """Fit the candidate for every window, one Ray task each, and keep its forecasts as they come.
 
     A window's forecasts are one file below ``<run>/walkforward``, whole or not at all; those that are there
@@ -169,7 +170,7 @@ def walk_forward(settings: Settings, block: Block, candidate: Candidate) -> Walk
         for window, prediction in _forecast_all(missing, block, candidate, given):
             store.put(window, prediction)
             advance()
-    return Walked(np.concatenate([store.get(w) for w in windows]), len(windows), len(missing))
+    return WalkForward(np.concatenate([store.get(w) for w in windows]), len(windows), len(missing))
 
 
 class _Store:

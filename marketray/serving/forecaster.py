@@ -13,6 +13,7 @@ import polars as pl
 
 from marketray.bars import OPTIONAL, REQUIRED
 from marketray.errors import DataError, ModelError
+from marketray.evaluation.uncertainty import Uncertainty
 from marketray.features.catalog import build_catalog
 from marketray.features.row import RowPlan
 from marketray.models import load_model
@@ -31,19 +32,48 @@ __all__ = ["Forecast", "Forecaster", "Row"]
 
 @dataclass(frozen=True)
 class Row:
-    """One decision: its time, the last close, and the model's features, float32 of shape (1, p)."""
+    """One decision.
+
+    Attributes
+    ----------
+    decision_at, last_close:
+        Its time, UTC, and the price it starts from.
+    values:
+        The model's features, float32 of shape (1, p).
+    volatilities:
+        Features that the intervals are scaled by, float32 of shape (k,); none for a model without intervals.
+    minutes_since_open:
+        Time since the session's open.
+    """
 
     decision_at: datetime
     last_close: float
     values: npt.NDArray[np.float32]
+    volatilities: npt.NDArray[np.float32]
+    minutes_since_open: float
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Exactly one of `predicted_return` (fraction) and `probability_up` is given, by the model's task."""
+    """What a model says of one row.
+
+    Attributes
+    ----------
+    predicted_return:
+        A fraction; None for a direction model.
+    probability_up:
+        P(label > 0), calibrated where the model has its uncertainty beside it. Without, a direction model's
+        own answer, and None for any other.
+    confidence:
+        Calibrated P(the label has the forecast's direction); None without uncertainty.
+    intervals:
+        (level, low, high) of the return, fractions, by level; empty without uncertainty.
+    """
 
     predicted_return: float | None
     probability_up: float | None
+    confidence: float | None = None
+    intervals: tuple[tuple[float, float, float], ...] = ()
 
     @property
     def direction(self) -> str:
@@ -56,6 +86,9 @@ class Forecast:
 
 class Forecaster:
     """A model folder (native artefact, ``model.json``, ``serving.json``) made ready to forecast.
+
+    Intervals and calibrated probabilities come from ``uncertainty.json``, where the folder has it. Their
+    widths stand as of its last label: no label that ends while the model serves moves them.
 
     Raises
     ------
@@ -70,12 +103,15 @@ class Forecaster:
         if tuple(self.model.columns) != self.card.columns:
             msg = f"{folder}: serving.json names {len(self.card.columns)} columns, model.json others"
             raise ModelError(msg, hint="register the model again with `marketray select`")
-        missing = sorted(set(self.card.columns) - set(self.catalog.names))
+        self.uncertainty = _matching_uncertainty(folder, self.card)
+        scale = () if self.uncertainty is None else self.uncertainty.scale.columns
+        missing = sorted({*self.card.columns, *scale} - set(self.catalog.names))
         if missing:
             msg = f"{folder}: the model needs the features {missing}, which the catalog lacks"
             raise ModelError(msg, hint="serve it with the version of marketray it was trained with")
         self._plan = RowPlan(self.catalog)
         self._places = [self.catalog.names.index(name) for name in self.card.columns]
+        self._scale_places = [self.catalog.names.index(name) for name in scale]
 
     @property
     def lookback(self) -> int:
@@ -111,15 +147,23 @@ class Forecaster:
         self._check(bars)
         bars = bars.tail(self.lookback)
         sessions = self._sessions(bars)
-        if sessions.locate(bars["time"].tail(1))[0] < 0:
+        session = int(sessions.locate(bars["time"].tail(1))[0])
+        if session < 0:
             msg = (
                 f"the last bar opens at {bars['time'][-1].isoformat()}; required: inside the trading "
                 f"sessions of {self.card.market.calendar} without its breaks {list(self.card.market.breaks)}"
             )
             raise DataError(msg)
         row = self._plan.evaluate(bars, sessions, news)
-        values = row.values[self._places].astype(np.float32).reshape(1, -1)
-        return Row(row.decision_at, float(bars["close"][-1]), values)
+        known = row.values.astype(np.float32)
+        since = row.decision_at - sessions.frame["open_at"][session]
+        return Row(
+            decision_at=row.decision_at,
+            last_close=float(bars["close"][-1]),
+            values=known[self._places].reshape(1, -1),
+            volatilities=known[self._scale_places],
+            minutes_since_open=since / timedelta(minutes=1),
+        )
 
     def forecast(self, row: Row) -> Forecast:
         """The model's answer for `row`.
@@ -133,9 +177,11 @@ class Forecaster:
         if not math.isfinite(value):
             msg = f"the model answered {value}; required: a finite number"
             raise ModelError(msg, hint="roll back to another version")
-        if self.card.task == "direction":
-            return Forecast(None, value)
-        return Forecast(value, None)
+        predicted, up = (None, value) if self.card.task == "direction" else (value, None)
+        if self.uncertainty is None:
+            return Forecast(predicted, up)
+        answer = self.uncertainty.at(value, row.volatilities, row.minutes_since_open)
+        return Forecast(predicted, answer.probability_up, answer.confidence, answer.intervals)
 
     def _check(self, bars: pl.DataFrame) -> None:
         if len(bars) < self.lookback:
@@ -163,6 +209,18 @@ class Forecaster:
 
     def _sessions(self, bars: pl.DataFrame) -> Sessions:
         return month_sessions(self.card.market, bars["time"][0].date(), bars["time"][-1].date())
+
+
+def _matching_uncertainty(folder: Path, card: ModelCard) -> Uncertainty | None:
+    """The uncertainty beside the model, of the same label; None where there is none."""
+    found = Uncertainty.read(folder)
+    if found is not None and (found.task, found.horizon_minutes) != (card.task, card.horizon_minutes):
+        msg = (
+            f"{folder}: uncertainty.json is of {found.task} over {found.horizon_minutes} minutes; required: "
+            f"{card.task} over {card.horizon_minutes}, as serving.json says"
+        )
+        raise ModelError(msg, hint="register the model again with `marketray select`")
+    return found
 
 
 def _matching_catalog(card: ModelCard) -> Catalog:

@@ -31,6 +31,7 @@ __all__ = [
     "PredictResponse",
     "Problem",
     "Ready",
+    "Uncertainty",
 ]
 
 MAX_BARS = 10_000
@@ -129,8 +130,18 @@ class Interval(BaseModel):
     """Central prediction interval of the price at ``target_at``."""
 
     level: float = Field(gt=0, lt=1)
-    low: float
-    high: float
+    low: float = Field(allow_inf_nan=False)
+    high: float = Field(allow_inf_nan=False)
+
+
+class Uncertainty(BaseModel):
+    """Where a model's intervals and probabilities come from."""
+
+    method: str
+    levels: list[float]
+    as_of: datetime = Field(
+        description="End of the last label that the widths know, UTC; serving does not move them."
+    )
 
 
 class Evidence(BaseModel):
@@ -162,9 +173,16 @@ class PredictResponse(BaseModel):
     prediction: float | None = Field(description="Price forecast, last_close * (1 + predicted_return).")
     predicted_return: float | None = Field(description="Null where the model forecasts the direction only.")
     direction: Literal["up", "down", "flat"]
-    confidence: float | None = Field(description="Calibrated P(that direction); null without a calibrator.")
-    probability_up: float | None = Field(description="P(up) of a direction model, not calibrated.")
-    interval: Interval | None = Field(description="Null until the model carries one.")
+    confidence: float | None = Field(
+        description="Calibrated P(that direction); null where the model has no uncertainty.json."
+    )
+    probability_up: float | None = Field(
+        description="Calibrated P(return > 0). Without uncertainty.json a direction model's own, else null."
+    )
+    interval: Interval | None = Field(
+        description="The 80 % interval; null where the model has no uncertainty.json."
+    )
+    intervals: list[Interval] | None = Field(description="The intervals of all levels, narrowest first.")
     features_used: int = Field(description="How many features the model read.")
     model_version: int
     model_type: str
@@ -179,7 +197,10 @@ class PredictResponse(BaseModel):
 
     @model_validator(mode="after")
     def _finite(self) -> PredictResponse:
-        for name in ("last_close", "prediction", "predicted_return", "probability_up", "latency_ms"):
+        for name in (
+            *("last_close", "prediction", "predicted_return", "probability_up", "confidence"),
+            "latency_ms",
+        ):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
                 msg = f"{name}={value}; required: finite"
@@ -204,6 +225,7 @@ class ModelInfo(BaseModel):
     feature_catalog: str
     test_rmse_pct: float | None
     evidence: Evidence
+    uncertainty: Uncertainty | None = Field(description="Null where the model has no uncertainty.json.")
     last_bar_end_at: datetime | None = Field(description="Decision time of the latest state, UTC.")
 
 

@@ -25,6 +25,8 @@ __all__ = ["Slot", "SlotConfig", "SlotStatus"]
 
 logger = logging.getLogger(__name__)
 
+_INTERVAL_LEVEL = 0.8
+
 
 @dataclass(frozen=True)
 class SlotConfig:
@@ -190,6 +192,7 @@ class Slot:
             "feature_catalog": card.catalog_hash,
             "test_rmse_pct": card.test_rmse_pct,
             "evidence": card.evidence.model_dump(),
+            "uncertainty": _uncertainty(self._forecaster),
             "last_bar_end_at": self._latest.decision_at if self._latest is not None else None,
         }
 
@@ -198,6 +201,10 @@ def _body(config: SlotConfig, forecaster: Forecaster, row: Row, forecast: Foreca
     """The answer without what only the ingress knows (request id, latency)."""
     card = forecaster.card
     r = forecast.predicted_return
+    intervals = [
+        {"level": level, "low": row.last_close * (1 + low), "high": row.last_close * (1 + high)}
+        for level, low, high in forecast.intervals
+    ]
     return {
         "timestamp": row.decision_at,
         "target_at": row.decision_at + timedelta(minutes=card.horizon_minutes),
@@ -207,9 +214,10 @@ def _body(config: SlotConfig, forecaster: Forecaster, row: Row, forecast: Foreca
         "prediction": None if r is None else row.last_close * (1 + r),
         "predicted_return": r,
         "direction": forecast.direction,
-        "confidence": None,
+        "confidence": forecast.confidence,
         "probability_up": forecast.probability_up,
-        "interval": None,
+        "interval": next((i for i in intervals if i["level"] == _INTERVAL_LEVEL), None),
+        "intervals": intervals or None,
         "features_used": len(card.columns),
         "model_version": config.model_version,
         "model_type": card.model_type,
@@ -218,3 +226,11 @@ def _body(config: SlotConfig, forecaster: Forecaster, row: Row, forecast: Foreca
         "feature_catalog": card.catalog_hash,
         "evidence": card.evidence.model_dump(),
     }
+
+
+def _uncertainty(forecaster: Forecaster) -> dict[str, Any] | None:
+    """Where the intervals come from, for /model-info."""
+    found = forecaster.uncertainty
+    if found is None:
+        return None
+    return {"method": found.method, "levels": list(found.tracker.levels), "as_of": found.as_of}

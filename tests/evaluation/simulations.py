@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from marketray.dataset.labels import label_bars
+from marketray.dataset.load import Block
+from marketray.ingest.sources.simulator import simulate
+from marketray.sessions import trading_sessions
+from marketray.settings import load_settings
 
 Array = npt.NDArray[np.float64]
 
@@ -62,3 +70,36 @@ def fading(rng: np.random.Generator, n: int, paths: int) -> Array:
     weights = np.arange(HORIZON, 0, -1.0)
     weights /= np.sqrt(np.sum(weights**2))
     return sum(w * impulses[HORIZON - 1 - k : HORIZON - 1 - k + n] for k, w in enumerate(weights))
+
+
+def simulated_block(
+    seed: int, bars: int, effect: str, market_r2: float, *, lags: int = 0
+) -> tuple[Block, Array]:
+    """Rows of the embedded simulator with two trailing volatilities and lags, and the oracle's forecasts."""
+    source = {"kind": "simulator", "bars": bars, "seed": seed, "effect": effect, "market_r2": market_r2}
+    settings = load_settings(
+        None, {"source": {**source, "start": "2010-01-04"}, "instrument": "SIM", "name": "simulated"}
+    )
+    chunks = list(simulate(settings.source, settings.market, "SIM"))  # type: ignore[arg-type]
+    table = pl.DataFrame(pa.concat_tables([c.bars for c in chunks]))
+    oracle = np.concatenate([c.oracle["market"].to_numpy() for c in chunks])
+    span = table["time"][0].date(), table["time"][-1].date()
+    sessions = trading_sessions(settings.market.calendar, *span, settings.market.breaks)
+    found = label_bars(table, sessions, settings.labels)
+    close = table["close"].to_numpy()
+    change = np.diff(np.log(close), prepend=np.log(close[0]))
+    squares = np.concatenate([np.zeros(121), np.cumsum(change**2)])
+    columns = {
+        f"realized_volatility_{w}": np.sqrt((squares[121:] - squares[121 - w : -w]) / w) for w in (20, 120)
+    }
+    columns |= {f"return_1_lag_{k}": np.roll(change, k) for k in range(lags)}
+    kept = found["label_return"].is_not_null().to_numpy() & (np.arange(len(close)) >= 121)
+
+    def us(name: str) -> npt.NDArray[np.int64]:
+        return np.asarray(found[name].to_physical().to_numpy()[kept], dtype=np.int64)
+
+    values = np.column_stack(list(columns.values()))[kept].astype(np.float32)
+    ids = us("decision_at").astype(np.str_)
+    label = found["label_return"].to_numpy()[kept]
+    times = (us("decision_at"), us("session_open_at"), us("label_end_at"))
+    return Block(ids, *times, label, close[kept], tuple(columns), values), oracle[kept]

@@ -14,6 +14,7 @@ from marketray.evaluation.association import (
     calibration,
     correlation,
     rank_correlation,
+    skill,
 )
 from tests.evaluation.simulations import HORIZON, ar1, overlapping_labels
 
@@ -77,6 +78,22 @@ def test_a_perfect_correlation_has_no_width_and_a_constant_has_none() -> None:
     assert correlation(np.ones(N), Y, US, 1) == Estimate(None, None, None)
 
 
+def r2_over_zero(y: np.ndarray, f: np.ndarray) -> float:
+    return float(1 - np.sum((y - f) ** 2) / np.sum(y**2))
+
+
+def test_skill_is_r2_over_zero_with_a_jackknife_interval() -> None:
+    got = skill(Y, PREDICTION, US, 1)
+    assert got.value == pytest.approx(r2_over_zero(Y, PREDICTION), rel=1e-12)
+    assert got.low is not None
+    assert got.high is not None
+    margin = QUANTILE * jackknife_error(r2_over_zero, Y, PREDICTION)
+    assert got.high - got.low == pytest.approx(2 * margin, rel=1e-2)
+    assert got.high + got.low == pytest.approx(2 * got.value)
+    assert skill(np.zeros(N), PREDICTION, US, 1) == Estimate(None, None, None)
+    assert skill(Y, np.zeros(N), US, 1) == Estimate(0.0, 0.0, 0.0)
+
+
 def test_rank_correlation_is_spearmans_with_ties() -> None:
     rough = np.round(PREDICTION, 4)
     assert rank_correlation(Y, rough) == pytest.approx(stats.spearmanr(Y, rough).statistic, rel=1e-12)
@@ -101,17 +118,20 @@ def test_intervals_hold_for_overlapping_labels_and_persistent_forecasts() -> Non
     rng = np.random.default_rng(41)
     paths, n = 200, 6_000
     noise, f = overlapping_labels(rng, n, paths), ar1(rng, n, paths, 0.98)
-    y = noise + 0.05 * noise.std() * f
+    slope = 0.05 * noise.std()
+    y = noise + slope * f
     true = 0.05 / np.sqrt(1 + 0.05**2)
     us = np.arange(n) * MINUTE
-    inside = np.zeros(2)
+    inside = np.zeros(3)
     for k in range(paths):
         r, line = correlation(y[:, k], f[:, k], us, HORIZON), calibration(y[:, k], f[:, k], us, HORIZON)
-        inside += [r.low <= true <= r.high, line.slope_low <= 0.05 * noise.std() <= line.slope_high]  # type: ignore[operator]
+        r2 = skill(y[:, k], slope * f[:, k], us, HORIZON)
+        found = ((r.low, true, r.high), (line.slope_low, slope, line.slope_high), (r2.low, true**2, r2.high))
+        inside += [low <= value <= high for low, value, high in found]  # type: ignore[operator]
     assert (np.abs(inside / paths - 0.95) < 0.045).all()
 
 
-@pytest.mark.parametrize("figure", [balanced_accuracy, correlation, calibration])
+@pytest.mark.parametrize("figure", [balanced_accuracy, correlation, calibration, skill])
 def test_arrays_that_do_not_fit_are_refused(figure: object) -> None:
     with pytest.raises(DataError, match="required: one shape"):
         figure([1.0, 2.0], [1.0], [0, 1], 30)  # type: ignore[operator]

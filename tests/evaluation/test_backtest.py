@@ -11,13 +11,14 @@ import numpy as np
 import polars as pl
 import pytest
 
+from marketray.dataset.labels import label_bars
 from marketray.dataset.rows import utc_series
 from marketray.errors import DataError, LakeError, SettingsError
 from marketray.evaluation.backtest import backtest_section
 from marketray.evaluation.prices import missing_costs, read_bars
 from marketray.sessions import trading_sessions
 from marketray.settings import Settings, load_settings
-from tests.dataset.synthetic import small_settings, write_inputs, xnys_bars
+from tests.dataset.synthetic import make_bars, small_settings, write_inputs, xnys_bars
 
 MINUTE = 60_000_000
 OPENED = 1_727_789_400_000_000  # 2024-10-01 13:30 UTC, the open of XNYS
@@ -238,6 +239,21 @@ def test_a_jump_from_the_decision_close_to_the_next_open_cannot_be_earned() -> N
     early = bars.with_columns(time=pl.col("time").dt.offset_by("1m"))  # as if the close could be had
     early_gross = strategy_of(settings, early, decisions, forecast)["gross_pct"]
     assert early_gross != pytest.approx(honest["gross_pct"], rel=0.1)
+
+
+def test_the_average_earns_what_the_labels_of_its_signals_say() -> None:
+    first, last = date(2024, 11, 25), date(2024, 12, 2)
+    sessions = trading_sessions("XNYS", first, last)
+    bars = make_bars(sessions, first, last, missing=0.0)
+    opens = bars["close"].shift(1).fill_null(100.0)
+    bars = bars.select("time", "close", open=opens)  # a decision can be filled at its close
+    settings = settings_of(30, spread_bps=0.0, commission_bps=0.0)
+    labelled = label_bars(bars, sessions, settings.labels).drop_nulls("label_return")
+    labels, decisions = labelled["label_return"].to_numpy(), labelled["decision_at"].to_physical().to_numpy()
+    forecast = labels + np.random.default_rng(19).normal(0, 3e-3, len(labels))
+    gross = strategy_of(settings, bars, decisions, forecast)["gross_pct"]
+    assert gross > 1
+    assert gross == pytest.approx(100 * float(np.sign(forecast) @ labels) / 30, rel=0.01)
 
 
 @pytest.mark.parametrize("over", [False, True])

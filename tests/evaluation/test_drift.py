@@ -10,7 +10,7 @@ from marketray.errors import DataError
 from marketray.evaluation.drift import METHOD, feature_drift
 from marketray.settings_gate import DriftRule
 
-RULE = DriftRule()
+RULE = DriftRule(column_threshold=0.1)
 RNG = np.random.default_rng(11)
 COLUMNS = [f"f{i}" for i in range(6)]
 

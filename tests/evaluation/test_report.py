@@ -134,14 +134,19 @@ def test_the_full_report_has_every_section_and_each_link_its_target(full: Page) 
 def test_key_numbers_of_the_sections_are_those_of_the_document(full: Page) -> None:
     report, series = full
     text = text_of(render_report(report, series))
+    own = report["figures"]["oot"]["<ar>"]
+    ends = f"{100 * own['r2_interval']['low']:.3f} to {100 * own['r2_interval']['high']:.3f}"
     parts = {
+        f"{100 * own['r2_oos']['zero']:.3f} {ends}".replace("-", "−"): "skill interval",
         "no: p = 0.47 at 0.05": "SPA",
         "2 of 3; zero is among them": "MCS",
         "57 %; 50 % is what choosing blindly gives": "overfitting",
         "no: probability 1.2 %, needed above 95 %": "deflated Sharpe",
-        "88 trials, earlier runs included counted 63, pruned 87, earlier 25": "trials",
+        "175 trials 87 of them pruned, 25 of earlier tunings": "trials",
         "no: p = 0.11 at 0.05 statistic 1.23": "Clark–West",
         "OOT, 80 % 80.30 0.30 0.1600 0.4000 0.5000 0.02000 0.02500 0.000": "intervals",
+        "validation: the 80 % interval covers": "range",
+        "80.0 to 80.0 % by volatility.": "range by volatility",
         "OOT2 0.24991 0.25000 0.00710": "Brier",
         "test: strategy −1.37 −6.10 −0.52 −2.40 to 1.30 3.10 812 47.0": "backtest",
         "crash 2019-08-01 to 2019-08-14 10 −0.81": "stress",
@@ -156,7 +161,6 @@ def test_key_numbers_of_the_sections_are_those_of_the_document(full: Page) -> No
         "high below low 10": "quarantine",
         "labels.horizon_minutes 30": "settings",
         "OOT 1, OOT2 1": "openings",
-        "−1.114 −2.214 to 0.086": "skill interval",
     }
     assert [what for number, what in parts.items() if number not in re.sub(r"\s+", " ", text)] == []
 

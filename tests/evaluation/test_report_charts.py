@@ -122,6 +122,8 @@ def test_scales_of_parameters() -> None:
     choice = scale_of("group", ["knee", None, "all", True])
     assert choice.options == ("True", "all", "knee")
     assert choice.share("all") == pytest.approx(0.08 + 0.92 / 2)
+    groups = scale_of("group", ["knee", "10–25%", "all", "5–10%"])
+    assert groups.options == ("5–10%", "10–25%", "all", "knee")
     assert scale_of("one", [5, 5]).share(5) == pytest.approx(0.54)
     assert scale_of("signed", [-1, 0, 1]).log is False
 

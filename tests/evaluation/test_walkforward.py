@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
 from marketray.dataset.load import VAULT, Block, load_blocks, load_split
 from marketray.errors import DataError, ModelError, SettingsError
@@ -119,16 +122,35 @@ def test_nothing_after_the_fit_but_its_own_features_changes_a_forecast() -> None
     np.testing.assert_array_equal(again[1:], before[1:])
 
 
-@pytest.fixture
-def tuned(ray_local: None, tracked_home: Path) -> Settings:
+def test_a_terminal_shows_a_bar_that_begins_where_the_last_run_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = Console(file=io.StringIO(), force_terminal=True, width=80)
+    monkeypatch.setattr(walkforward_stage, "Console", lambda stderr: drawn)
+    with walkforward_stage._progress(3, 1) as advance:
+        advance()
+        advance()
+    text = drawn.file.getvalue()
+    assert "walk-forward" in text
+    assert "3/3" in text
+
+
+@pytest.fixture(scope="module")
+def prepared(ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A run up to its tuning, made once."""
     from marketray.dataset.stage import run_dataset
 
     rules = {"spread_bps": 0.5, "threshold_return": 0.0, "refit_sessions": 4}
-    settings = small_settings(tracked_home, backtest=rules)
+    settings = small_settings(tmp_path_factory.mktemp("prepared"), backtest=rules)
     write_inputs(settings, xnys_bars())
     run_dataset(settings)
     write_tuning(settings)
     return settings
+
+
+@pytest.fixture
+def tuned(prepared: Settings, tmp_path: Path) -> Settings:
+    """A copy of the run for one test."""
+    shutil.copytree(prepared.home_path, tmp_path / "home")
+    return prepared.model_copy(update={"home": tmp_path / "home"})
 
 
 def walking(settings: Settings, mode: str = "expanding", **rules: Any) -> Settings:
@@ -242,13 +264,10 @@ def test_unknown_costs_are_refused_before_anything_is_fitted(tuned: Settings) ->
     assert files(settings) == {}
 
 
-def test_a_direction_model_is_traded_by_its_probability(ray_local: None, tracked_home: Path) -> None:
-    from marketray.dataset.stage import run_dataset
-
-    rules = {"spread_bps": 0.5, "threshold_probability": 0.0}
-    settings = small_settings(tracked_home, labels={"task": "direction"}, backtest=rules)
-    write_inputs(settings, xnys_bars())
-    run_dataset(settings)
+def test_a_direction_model_is_traded_by_its_probability(tuned: Settings) -> None:
+    labels = tuned.labels.model_copy(update={"task": "direction"})
+    rules = tuned.backtest.model_copy(update={"threshold_probability": 0.0})
+    settings = tuned.model_copy(update={"labels": labels, "backtest": rules})
     write_tuning(settings)
     done = run_backtest(settings)
     assert done.assumptions["threshold"] == {"unit": "probability", "value": 0.0}

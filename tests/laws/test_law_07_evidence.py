@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from marketray.evaluation.gate import Champion, Evidence, Findings, decide, leve
 from marketray.evaluation.outcome import comparison, verdict_text
 from marketray.evaluation.selection import Rows, compare
 from marketray.evaluation.significance import diebold_mariano
+from marketray.promotion import PROMOTABLE, forbidden
+from marketray.registry import ModelVersion
 from marketray.settings_gate import GateSettings, SkillRule
 
 N, HORIZON = 6_000, 30
@@ -138,6 +141,32 @@ def test_a_scale_changes_the_tests_and_not_the_skill() -> None:
     rival = diebold_mariano(loss * weight, (Y - NOISE) ** 2 * weight, TIMES, HORIZON).p_value
     assert found.champion_p_value == pytest.approx(rival, rel=1e-9)
     assert decide(Y, SKILLED, TIMES, HORIZON, gate=GATE, k=1, scale=np.zeros(N)).verdict == "refused"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "alias", "champion", "allowed"),
+    [
+        ("promoted", "champion", None, ("champion", "challenger", "shadow")),
+        ("promoted", "champion", 3, ("champion", "challenger", "shadow")),
+        ("promoted", "champion", 4, ("challenger", "shadow")),  # judged against another champion
+        ("bootstrap", "champion", None, ("champion", "challenger", "shadow")),
+        ("bootstrap", "champion", 3, ("challenger", "shadow")),
+        ("challenger", "challenger", 3, ("challenger", "shadow")),
+        ("refused", "challenger", None, ("challenger", "shadow")),
+        ("refused", None, None, ()),  # missing evidence
+    ],
+)
+def test_nobody_promotes_by_hand_what_the_verdict_forbids(
+    verdict: str, alias: str | None, champion: int | None, allowed: tuple[str, ...]
+) -> None:
+    judged = champion if champion is None or verdict != "promoted" else 3
+    evidence = {"verdict": verdict, "alias": alias, "champion_version": judged}
+    found = ModelVersion("m", 9, (), "ar", verdict, evidence, "run", {})
+    registry = SimpleNamespace(
+        champion=lambda: None if champion is None else SimpleNamespace(version=champion)
+    )
+    got = tuple(name for name in PROMOTABLE if forbidden(registry, found, name) is None)  # type: ignore[arg-type]
+    assert got == allowed
 
 
 def test_every_opening_halves_the_level_and_later_openings_lose_what_the_first_would_win() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from marketray.evaluation.uncertainty import UNCERTAINTY_FILE, fit_uncertainty
 from marketray.features.catalog import build_catalog
 from marketray.features.kernel import compute
 from marketray.lake import Lake
-from marketray.models import get_family
+from marketray.models import get_family, load_model
 from marketray.models.extended import fit_extended
 from marketray.serving.slot import SlotConfig
 from marketray.settings import Settings, load_settings
@@ -41,6 +44,23 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Market:
         write_card(folder, list(model.columns), catalog.hash, task=task, model_type=family)
         folders[name] = folder
     return Market(bars, features, sessions, folders)
+
+
+@pytest.fixture(scope="session")
+def uncertain(market: Market, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Copies of the XGBoost and the direction model with their uncertainty beside them."""
+    block = market.block()
+    folders = {}
+    for kind, task in (("xgboost", "regression"), ("direction", "direction")):
+        model = load_model(market.folders[kind])
+        folds = [(slice(0, 3_000), slice(3_100, 5_000))]
+        past = block.take(slice(0, 5_000))
+        out_of_fold = model.predict(past.select(model.columns).values[3_100:])
+        made = fit_uncertainty(past, folds, out_of_fold, task=task, horizon_minutes=30)
+        folders[kind] = tmp_path_factory.mktemp(f"uncertain-{kind}") / "model"
+        shutil.copytree(market.folders[kind], folders[kind])
+        (folders[kind] / UNCERTAINTY_FILE).write_text(json.dumps(made.to_json()))
+    return folders
 
 
 @pytest.fixture

@@ -11,10 +11,12 @@ import numpy as np
 import polars as pl
 
 from marketray.bars import COLUMNS, OPTIONAL
+from marketray.dataset.labels import label_bars
+from marketray.dataset.load import Block
 from marketray.hashing import table_hash
 from marketray.lake import Lake, Manifest
 from marketray.sessions import Sessions, trading_sessions
-from marketray.settings import Settings
+from marketray.settings import LabelSettings, Settings
 
 INSTRUMENT = "TEST_USD"
 
@@ -27,6 +29,24 @@ class Market:
     features: pl.DataFrame
     sessions: Sessions
     folders: dict[str, Path]
+
+    def block(self) -> Block:
+        """The bars with a label as the dataset stage would have them, all features as columns."""
+        labelled = label_bars(self.bars.select("time", "close"), self.sessions, LabelSettings())
+        table = labelled.hstack(self.features.drop("time", "decision_at"))
+        table = table.slice(2_000).filter(pl.col("label_return").is_not_null())
+        names = tuple(self.features.columns[2:])
+        us = {c: table[c].dt.epoch("us").to_numpy() for c in table.columns if c.endswith("_at")}
+        return Block(
+            np.array([str(i) for i in range(len(table))]),
+            us["decision_at"],
+            us["session_open_at"],
+            us["label_end_at"],
+            table["label_return"].to_numpy(),
+            table["close"].to_numpy(),
+            names,
+            np.ascontiguousarray(table.select(names).to_numpy(), np.float32),
+        )
 
 
 def simulated_bars(count: int, seed: int = 3) -> tuple[pl.DataFrame, Sessions]:

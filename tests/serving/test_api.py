@@ -7,12 +7,14 @@ import json
 import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from marketray.evaluation.uncertainty import Uncertainty
 from marketray.models import load_model
 from marketray.serving.api import create_api
 from marketray.serving.problems import ProblemError
@@ -25,7 +27,7 @@ RESPONSE_KEYS = {
     *("timestamp", "target_at", "instrument", "horizon_minutes", "last_close", "prediction"),
     *("predicted_return", "direction", "confidence", "probability_up", "interval", "features_used"),
     *("model_version", "model_type", "slot", "test_rmse_pct", "feature_catalog", "evidence", "request_id"),
-    "latency_ms",
+    *("latency_ms", "intervals"),
 }
 
 
@@ -95,7 +97,7 @@ def test_latest_forecast(api: Api, config: SlotConfig, market: Market) -> None:
     assert (body["model_version"], body["model_type"], body["slot"]) == (7, "xgboost", "blue")
     assert body["evidence"] == {"verdict": "bootstrap", "r2_oos": 0.01, "p_value": 0.02}
     assert body["test_rmse_pct"] == 0.123
-    assert body["interval"] is body["confidence"] is body["probability_up"] is None
+    assert body["interval"] is body["intervals"] is body["confidence"] is body["probability_up"] is None
     assert body["request_id"] == "abc-1"
     assert 0 < body["latency_ms"] < 5_000
 
@@ -118,6 +120,36 @@ def test_direction_model(config: SlotConfig, market: Market) -> None:
     assert 0 < body["probability_up"] < 1
     assert body["direction"] == ("up" if body["probability_up"] > 0.5 else "down")
     assert body["predicted_return"] is body["prediction"] is body["confidence"] is None
+
+
+def test_a_model_with_uncertainty_answers_intervals_and_calibrated_probabilities(
+    config: SlotConfig, uncertain: dict[str, Path]
+) -> None:
+    stored = Uncertainty.read(uncertain["xgboost"])
+    assert stored is not None
+    api = Api(replace(config, folder=str(uncertain["xgboost"])))
+    body = api("POST", "/predict").json()
+    assert set(body) == RESPONSE_KEYS
+    assert [i["level"] for i in body["intervals"]] == [0.5, 0.8, 0.95]
+    assert body["interval"] == body["intervals"][1]
+    for inner, outer in pairwise(body["intervals"]):
+        assert outer["low"] < inner["low"] < body["prediction"] < inner["high"] < outer["high"]
+    middle = (body["interval"]["low"] + body["interval"]["high"]) / 2
+    assert middle == pytest.approx(body["prediction"], rel=1e-12)
+    up = body["probability_up"]
+    flat = stored.calibration.flat_share
+    expected = {"up": up, "down": 1 - up - flat, "flat": flat}[body["direction"]]
+    assert body["confidence"] == pytest.approx(expected)
+    info = api("GET", "/model-info").json()["uncertainty"]
+    assert (info["method"], info["levels"]) == (stored.method, [0.5, 0.8, 0.95])
+    assert datetime.fromisoformat(info["as_of"]) == stored.as_of
+
+    body = Api(replace(config, folder=str(uncertain["direction"])))("POST", "/predict").json()
+    assert body["predicted_return"] is body["prediction"] is None
+    centre = (body["interval"]["low"] + body["interval"]["high"]) / 2
+    assert centre == pytest.approx(body["last_close"], rel=1e-12)
+    assert body["direction"] == ("up" if body["probability_up"] > 0.5 else "down")
+    assert 0 < body["confidence"] < 1
 
 
 def test_probes_and_information(api: Api, market: Market) -> None:

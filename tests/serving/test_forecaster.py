@@ -13,6 +13,7 @@ import pytest
 from scipy.stats import percentileofscore
 
 from marketray.errors import DataError, ModelError
+from marketray.evaluation.uncertainty import UNCERTAINTY_FILE, Uncertainty
 from marketray.models import load_model
 from marketray.models.extended import ExtendedModel
 from marketray.serving.forecaster import Forecast, Forecaster
@@ -37,6 +38,40 @@ def test_forecast_equals_the_batch_row(market: Market, kind: str) -> None:
         model = load_model(market.folders[kind])
         assert value == pytest.approx(model.predict(expected.astype(np.float32))[0], rel=1e-4, abs=1e-9)
         assert (answer.probability_up is None) == (kind != "direction")
+
+
+@pytest.mark.parametrize("kind", ["xgboost", "direction"])
+def test_intervals_equal_those_of_the_batch_row(
+    market: Market, uncertain: dict[str, Path], kind: str
+) -> None:
+    """Live bars give what the evaluation's walk gives the same row at once after the fit."""
+    served, stored = Forecaster(uncertain[kind]), Uncertainty.read(uncertain[kind])
+    assert stored is not None
+    block = market.block()
+    for i in (5_100, 5_400):
+        rows = block.take(slice(i, i + 1))
+        prediction = served.model.predict(rows.select(served.model.columns).values)
+        walked, _ = stored.walk(rows, prediction)
+        decided = pl.col("time") + timedelta(minutes=1) <= rows.decision_at[0]
+        answer = served.forecast(served.row(market.bars.select(BAR_COLUMNS).filter(decided)))
+        assert answer.probability_up == pytest.approx(walked.probability_up[0], abs=1e-6)
+        levels, low, high = zip(*answer.intervals, strict=True)
+        assert levels == walked.levels
+        np.testing.assert_allclose(low, walked.low[0], rtol=1e-3)
+        np.testing.assert_allclose(high, walked.high[0], rtol=1e-3)
+
+
+def test_an_uncertainty_of_another_label_is_refused(uncertain: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(uncertain["xgboost"], folder)
+    value = json.loads((folder / UNCERTAINTY_FILE).read_text())
+    (folder / UNCERTAINTY_FILE).write_text(json.dumps({**value, "horizon_minutes": 60}))
+    with pytest.raises(ModelError, match="is of regression over 60 minutes; required: regression over 30"):
+        Forecaster(folder)
+    value["scale"]["columns"][0] = "volatility_of_elsewhere"
+    (folder / UNCERTAINTY_FILE).write_text(json.dumps(value))
+    with pytest.raises(ModelError, match=r"needs the features \['volatility_of_elsewhere'\]"):
+        Forecaster(folder)
 
 
 @pytest.mark.parametrize("kind", ["xgboost", "direction"])

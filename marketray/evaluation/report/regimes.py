@@ -31,11 +31,12 @@ _HEAD = (
     "RMSE of zero, %",
     "hit rate, %",
     "95 % interval",
-    "coverage of 80 %, %",
+    "80 % interval covers, %",
 )
 _NOTE = (
     "Each row is a part of a split. Among many parts some look good or bad by chance: these figures say "
-    "where to look, not what to trade. Volatility terciles are cut on training rows."
+    "where to look, not what to trade. Months are UTC, hour 00 is the session's first, and thirds of the "
+    "volatility forecast are cut on training rows."
 )
 
 

@@ -11,6 +11,7 @@ from marketray.evaluation.report.markup import (
     Row,
     between,
     count,
+    details,
     fixed,
     note,
     p_text,
@@ -60,9 +61,9 @@ _QUESTIONS = {
 
 
 def _trials(part: Mapping[str, Any]) -> Row:
-    total = sum(part.get(key) or 0 for key in ("counted", "earlier"))
-    numbers = ", ".join(f"{key} {count(part.get(key))}" for key in ("counted", "pruned", "earlier"))
-    return "", [_QUESTIONS["trials"], f"{count(total)} trials, earlier runs included", numbers]
+    answer = f"{count(part.get('counted'))} trials"
+    numbers = f"{count(part.get('pruned'))} of them pruned, {count(part.get('earlier'))} of earlier tunings"
+    return "", [_QUESTIONS["trials"], answer, numbers]
 
 
 def _spa(part: Mapping[str, Any]) -> Row:
@@ -129,4 +130,7 @@ def _set(value: Mapping[str, Any]) -> str:
         ("", [words(name), "in" if name in kept else "out", p_text(p)])
         for name, p in sorted(p_values.items(), key=lambda item: (-(item[1] or 0.0), item[0]))
     ]
-    return table("Model confidence set", ["candidate", "in the set", "p-value"], lines) if lines else ""
+    if not lines:
+        return ""
+    listed = table("Model confidence set", ["candidate", "in the set", "p-value"], lines)
+    return details("every candidate", listed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,7 @@ _NOTE = (
 )
 _MISSING_AT = 0.0
 _FIRST_AT = 0.08
+_ONE_LINE = 3
 
 
 def trials(value: Sequence[Trial], _report: Mapping[str, Any]) -> Markup:
@@ -148,9 +150,15 @@ def scale_of(name: str, values: Sequence[object]) -> Scale:
     known = [v for v in values if v is not None]
     numbers = [float(v) for v in known if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(numbers) < len(known) or not known:
-        return Scale(name, options=tuple(sorted({str(v) for v in known})))
+        return Scale(name, options=tuple(sorted({str(v) for v in known}, key=_natural)))
     low, high = min(numbers), max(numbers)
     return Scale(name, low, high, log=low > 0 and high / low >= 30)
+
+
+def _natural(option: str) -> tuple[float, str]:
+    """Options that begin with a number by that number, then the others by name."""
+    number = re.match(r"\d+(\.\d+)?", option)
+    return (float(number[0]) if number else math.inf, option)
 
 
 def _parallel(family: str, own: Sequence[Trial]) -> Markup:
@@ -193,8 +201,9 @@ def _draw_scale(plot: Plot, scale: Scale, row: int, optional: bool) -> None:
     if optional:
         plot.text(_MISSING_AT, row, "not set", "below right")
     if scale.options:
-        for option in scale.options:
-            plot.text(scale.share(option), row, option, "below middle")
+        for i, option in enumerate(scale.options):
+            lower = " lower" if i % 2 and len(scale.options) > _ONE_LINE else ""
+            plot.text(scale.share(option), row, option, f"below middle{lower}")
     else:
         plot.text(_FIRST_AT, row, "" if optional else f"{scale.low:.4g}", "below right")
         plot.text(1, row, f"{scale.high:.4g}", "below left")

@@ -26,6 +26,9 @@ __all__ = ["intervals", "reliability"]
 
 _COVERAGE_AXIS = Axis(0.6, 1.0)
 _TARGET = 0.8
+_GROUPS = {"by_hour": "hour of the session", "by_volatility": "volatility"}
+
+Parts = Sequence[Mapping[str, Any]]
 
 
 def intervals(value: Mapping[str, Any], _report: Mapping[str, Any]) -> Markup:
@@ -46,19 +49,29 @@ def intervals(value: Mapping[str, Any], _report: Mapping[str, Any]) -> Markup:
     head = ("split and level", "coverage, %", "off by, points", "mean width, %", "Winkler, %", "constant")
     parts.append(table("Intervals", [*head, "pinball, %", "constant", "infinite, %"], rows))
     for split in (name for name in READING_ORDER if name in value):
-        tables = [
-            _parts_table(f"{LABELS[split]}: coverage of the 80 % interval by {title}", value[split][key])
-            for key, title in (("by_hour", "hour of the session"), ("by_volatility", "volatility"))
-            if value[split].get(key)
-        ]
-        parts += tables if split == "oot" else [details(LABELS[split], *tables)] if tables else []
+        groups = [(title, value[split][key]) for key, title in _GROUPS.items() if value[split].get(key)]
+        if groups:
+            parts += _coverage_by_group(LABELS[split], groups)
     return section("intervals", "Prediction intervals", *parts)
+
+
+def _coverage_by_group(split: str, groups: Sequence[tuple[str, Parts]]) -> list[Markup]:
+    """The range of coverage over each kind of group in a sentence, and the numbers folded away."""
+    ranges = []
+    for title, parts in groups:
+        known = [part["coverage_80"] for part in parts if part["coverage_80"] is not None]
+        if known:
+            ranges.append(f"{between(min(known), max(known), 1, scale=100)} % by {title}")
+    caption = f"{split}: coverage of the 80 % interval by"
+    tables = [_parts_table(f"{caption} {title}", parts) for title, parts in groups]
+    said = [note(f"{split}: the 80 % interval covers {', '.join(ranges)}.")] if ranges else []
+    return [*said, details(f"{split}: coverage by group", *tables)]
 
 
 def _level(split: str, level: str, figures: Mapping[str, Any]) -> Row:
     coverage, target = figures["coverage"], figures["target"]
     cells = [
-        f"{split}, {level} %",
+        f"{split}, {level}\u00a0%",
         percent(coverage, 2),
         percent(None if coverage is None else coverage - target, 2),
         fixed(figures["mean_width_pct"], 4),
@@ -71,7 +84,7 @@ def _level(split: str, level: str, figures: Mapping[str, Any]) -> Row:
     return "", cells
 
 
-def _parts_table(caption: str, parts: Sequence[Mapping[str, Any]]) -> Markup:
+def _parts_table(caption: str, parts: Parts) -> Markup:
     rows: list[Row] = [
         (
             "",
@@ -128,6 +141,6 @@ def _bins(split: str, bins: Sequence[Mapping[str, Any]]) -> Markup:
     rows: list[Row] = []
     for b in bins:
         shares = (percent(b[key], 2) for key in ("mean_probability", "observed"))
-        rows.append(("", [between(b["low"], b["high"], 0, scale=100), count(b["n"]), *shares]))
-    head = ["bin, %", "rows", "stated, %", "rose, %"]
+        rows.append(("", [between(b["low"], b["high"], 2, scale=100), count(b["n"]), *shares]))
+    head = ["stated, from to, %", "rows", "mean, %", "rose, %"]
     return table(f"{LABELS[split]}: probability of a rise", head, rows)
