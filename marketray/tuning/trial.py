@@ -10,6 +10,7 @@ slightly optimistic. It ranks candidates; skill is measured on later rows, which
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -192,7 +193,7 @@ def run_trial(cache: FoldCache, params: Mapping[str, Any]) -> Iterator[Progress]
     zero = [zero_rmse(cache.y[score], cache.budget.task) for _, score in cache.folds]
     last = len(cache.folds) - 1
     if cache.sample_stride > 1:
-        sampled = _fitted(cache, params, last, cache.sample_stride)
+        sampled = _fitted(cache, params, last, cache.sample_stride, _short_patience(cache, params))
         yield Progress(SAMPLED, sampled.best_score / zero[last])
     fits: list[EarlyStopping] = []
     for k in range(len(cache.folds)):
@@ -208,13 +209,26 @@ def run_trial(cache: FoldCache, params: Mapping[str, Any]) -> Iterator[Progress]
         )
 
 
-def _fitted(cache: FoldCache, params: Mapping[str, Any], k: int, stride: int = 1) -> EarlyStopping:
+def _short_patience(cache: FoldCache, params: Mapping[str, Any]) -> int:
+    """Early stopping on the sample: after 1 / (learning rate) rounds without a new best.
+
+    Boosting with rate η takes in 1/η rounds about the same way as with any other (Friedman 2001): what has
+    not got better by then is a trial to cut, and waiting as long as for a final score is most of its cost.
+    """
+    budget, rate = cache.budget, float(cache.family.filled(split_group(params)[0])["learning_rate"])
+    return min(budget.patience, max(1, math.ceil(1 / (rate * budget.round_step))))
+
+
+def _fitted(
+    cache: FoldCache, params: Mapping[str, Any], k: int, stride: int = 1, patience: int | None = None
+) -> EarlyStopping:
     """Fold k, trained until its early stopping."""
     budget = cache.budget
     own, _, _ = split_group(params)
     prepared = cache.prepared(k, params, stride)
     training = cache.family.start(prepared, own, threads=budget.threads, seed=budget.seed)
-    stopping = EarlyStopping(training, cache.y[cache.folds[k][1]], budget.patience, budget.round_step)
+    y = cache.y[cache.folds[k][1]]
+    stopping = EarlyStopping(training, y, patience or budget.patience, budget.round_step)
     while not stopping.finished:
         stopping.advance()
     return stopping

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from marketray.features.fits import QuantileCuts, StandardScore
 from marketray.features.fitted import FittedFeature
 from marketray.models import get_family
+from marketray.models.base import EarlyStopping
 from marketray.tuning.trial import Budget, FoldCache, run_trial, rung_name
 from tests.tuning.rows import block, folds
 
@@ -112,14 +115,33 @@ def test_the_sample_keeps_at_least_10_000_rows(rows: int, stride: int) -> None:
 
 
 @pytest.mark.parametrize("family", ["xgboost", "lightgbm"])
-def test_the_sample_is_every_third_row_to_fit_on_of_the_last_fold(family: str) -> None:
-    c = sampled_cache(family)
-    first = next(run_trial(c, PARAMS[family]))
+@pytest.mark.parametrize(("rate", "patience"), [(0.3, 1), (0.04, 3), (0.005, 10)])
+def test_the_sample_is_every_third_row_of_the_last_fold_and_its_patience_follows_the_learning_rate(
+    family: str, rate: float, patience: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[int] = []
+
+    class Seen(EarlyStopping):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            used.append(self.patience)
+
+    monkeypatch.setattr("marketray.tuning.trial.EarlyStopping", Seen)
+    c, params = sampled_cache(family), {**PARAMS[family], "learning_rate": rate}
+    steps = run_trial(c, params)
+    first, _ = next(steps), next(steps)
+    assert used == [patience, 10]  # 10: of a final score
     fit, score = c.folds[-1]
     columns = get_family(family).columns(c.block.columns)
     X, y = c.block.select(columns).values, c.block.y
     model = get_family(family).fit(
-        PARAMS[family], columns, X[fit][::3], y[fit][::3], seed=7, evaluation=(X[score], y[score])
+        params,
+        columns,
+        X[fit][::3],
+        y[fit][::3],
+        seed=7,
+        evaluation=(X[score], y[score]),
+        patience=patience,
     )
     rmse = np.sqrt(np.mean((y[score] - model.predict(X[score])) ** 2))
     assert first.score == pytest.approx(rmse / np.sqrt(np.mean(y[score] ** 2)), rel=1e-6)
