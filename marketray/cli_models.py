@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,13 +35,27 @@ def _registry(config: Path | None) -> Registry:
     return Registry(load_settings(config))
 
 
+def _short(row: dict[str, Any]) -> dict[str, Any]:
+    """A version's row in 80 characters."""
+    shown = {key: row[key] for key in ("version", "stage", "aliases", "family", "verdict")}
+    for key, digits in (("r2_oos", ".4f"), ("p_value", ".2g")):
+        shown[key] = None if row[key] is None else format(row[key], digits)
+    return shown
+
+
+def _line(note: dict[str, Any]) -> dict[str, Any]:
+    """A move in one line: to the minute, without its lineage."""
+    shown = ("by", "action", "alias", "version", "previous", "verdict", "reason")
+    return {"at": note["at"][:16], **{key: note.get(key) for key in shown}}
+
+
 @models_app.command("list")
 def models_list(config: Config = None, as_json: Json = False) -> None:
     """Registered versions, newest first, with stages, aliases and verdicts."""
     from marketray.overview import row
 
     versions = _registry(config).list()
-    print_result(versions if as_json else [row(found) for found in versions], as_json)
+    print_result(versions if as_json else [_short(row(found)) for found in versions], as_json)
 
 
 @models_app.command("show")
@@ -56,9 +70,12 @@ def models_compare(one: Which, other: Which, config: Config = None, as_json: Jso
     from marketray.overview import compare
 
     found = compare(_registry(config), one, other)
-    print_result(found if as_json else found["versions"], as_json)
-    if not as_json:
-        print_result({k: v for k, v in found.items() if k != "versions"}, as_json)
+    if as_json:
+        print_result(found, as_json)
+        return
+    first, second = found.pop("versions")
+    print_result([{"": key, "first": first[key], "second": second[key]} for key in first], as_json)
+    print_result(found, as_json)
 
 
 @models_app.command("summary")
@@ -66,15 +83,21 @@ def models_summary(config: Config = None, as_json: Json = False) -> None:
     """The registry in a few numbers: stages, verdicts, who holds which alias, the last move."""
     from marketray.overview import summary
 
-    print_result(summary(_registry(config)), as_json)
+    found = summary(_registry(config))
+    if as_json:
+        print_result(found, as_json)
+        return
+    holders, last = found.pop("aliases"), found.pop("last_move")
+    print_result({**found, "last_move": _line(last) if last else None}, as_json)
+    if holders:
+        print_result([_short(held) for held in holders.values()], as_json)
 
 
 @models_app.command("history")
 def models_history(config: Config = None, as_json: Json = False) -> None:
     """Every move of an alias, oldest first: who, when, why, on which evidence."""
     notes = _registry(config).history()
-    shown = ("at", "by", "action", "alias", "version", "previous", "verdict", "p_value", "reason")
-    print_result(notes if as_json else [{key: note.get(key) for key in shown} for note in notes], as_json)
+    print_result(notes if as_json else [_line(note) for note in notes], as_json)
 
 
 @models_app.command("promote")

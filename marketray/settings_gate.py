@@ -44,7 +44,7 @@ class OotRmseRule(_Strict):
 class CoverageRule(_Strict):
     """How often the 80 % interval holds the label on OOT."""
 
-    enabled: bool = False
+    enabled: bool = True
     tolerance: float = Field(0.05, gt=0, lt=0.2)  # on either side of 0.80
 
 

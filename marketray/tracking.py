@@ -57,6 +57,7 @@ _PARAM_LIMIT = 6_000  # characters MLflow stores of a parameter
 _BATCH = 100  # parameters MLflow takes in one call
 _HINT = "start the tracking server, or correct tracking.uri / MLFLOW_TRACKING_URI"
 _FILE_HINT = "check that home (MARKETRAY_HOME) can be written, or correct tracking.uri / MLFLOW_TRACKING_URI"
+_DRIVER_HINT = "install the database's driver (PostgreSQL: pip install 'marketray[postgres]')"
 _DISK_HINT = "free disk space or fix the permissions, then run again"
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
@@ -106,7 +107,8 @@ def translated(settings: Settings, doing: str) -> Iterator[None]:
         first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         msg = f"{doing} failed at tracking.uri={mask_uri(settings.tracking_uri)}: {first[:300]}"
         local = isinstance(e, OSError) and not isinstance(e, requests.RequestException)
-        raise RegistryError(msg, hint=_DISK_HINT if local else _HINT) from e
+        hint = _DRIVER_HINT if isinstance(e, ModuleNotFoundError) else _DISK_HINT if local else _HINT
+        raise RegistryError(msg, hint=hint) from e
 
 
 def connect_tracking(settings: Settings) -> MlflowClient:

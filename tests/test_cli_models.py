@@ -108,19 +108,19 @@ def test_every_command_has_words_for_people(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = {
-        ("list",): ["version", "stage", "Production", "bootstrap", "-0.0003", "0.41"],
+        ("list",): ["version", "stage", "Production", "champion", "bootstrap", "-0.0003", "0.41"],
         ("show", "2"): ["verdict", "promoted", "0.004"],
         ("compare", "1", "2"): ["bootstrap", "promoted", "difference"],
-        ("summary",): ["Production", "champion", "moves"],
-        ("history",): ["select", "champion"],
+        ("summary",): ["Production", "champion", "moves", "select"],
+        ("history",): ["select", "champion", "bootstrap"],
         ("promote", "2"): ["promote", "champion"],
         ("rollback",): ["rollback"],
     }
-    monkeypatch.setenv("COLUMNS", "200")
     for arguments, words in shown.items():
         assert cli(monkeypatch, "models", *arguments) == 0
         printed = capsys.readouterr().out
         assert [word for word in words if word not in printed] == []
+        assert max(map(len, printed.splitlines())) <= 80
 
 
 def test_what_cannot_be_done_says_why(registry: Registry, models: Any) -> None:

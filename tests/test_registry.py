@@ -169,8 +169,10 @@ def test_a_home_that_cannot_be_made_is_no_server_to_start(home: Path) -> None:
 
 def test_a_database_without_its_driver_is_one_clear_error(home: Path) -> None:
     settings = load_settings(overrides={"tracking": {"uri": "mysql:///db"}})
-    with pytest.raises(RegistryError, match=r"failed at tracking\.uri=mysql.*No module named"):
+    with pytest.raises(RegistryError, match=r"failed at tracking\.uri=mysql.*No module named") as caught:
         Registry(settings).list()
+    assert caught.value.hint is not None
+    assert "marketray[postgres]" in caught.value.hint
 
 
 def test_a_store_that_mlflow_refuses_is_one_clear_error(home: Path) -> None:

@@ -51,6 +51,8 @@ class Candidate:
         Which trial it was.
     predictions:
         Parquet file of its out-of-fold predictions (row_id, fold, prediction).
+    importance:
+        Shares of contribution of its columns, see `marketray.tuning.result.FamilyBest`; None: not ranked.
     """
 
     family: str
@@ -59,6 +61,7 @@ class Candidate:
     cv_rmse: float
     trial_id: str
     predictions: Path
+    importance: dict[str, Any] | None = None
 
     @property
     def identity(self) -> list[Any]:
@@ -140,6 +143,7 @@ def _candidate(name: str, best: Mapping[str, Any], run_path: Path) -> Candidate:
         cv_rmse=float(best["cv_rmse"]),
         trial_id=str(best["trial_id"]),
         predictions=run_path / best["predictions"],
+        importance=best.get("importance"),
     )
 
 

@@ -61,6 +61,10 @@ class Forecasts:
         """Centred forecasts of one candidate, shape (n,)."""
         return self.at(self.folders[name], block)
 
+    def answers(self, name: str, block: Block) -> FloatArray:
+        """What one candidate answers: returns as fractions, or P(up) for the direction task; shape (n,)."""
+        return predict(self.folders[name], block)
+
     def at(self, folder: Path, block: Block) -> FloatArray:
         """Centred forecasts of the model in `folder`, shape (n,)."""
         return predict(folder, block) - self._centre

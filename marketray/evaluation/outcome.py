@@ -202,8 +202,15 @@ def report_document(
     tables: Figures,
     split: Split,
     evidence: Evidence,
+    sections: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """``report.json``: the verdict in words, the comparison, every figure, the rows kept and dropped."""
+    """``report.json``: the verdict in words, the comparison, every figure, the rows kept and dropped.
+
+    Parameters
+    ----------
+    sections:
+        What `marketray.evaluation.sections.report_sections` found.
+    """
     return {
         "verdict": evidence.verdict,
         "verdict_text": verdict_text(evidence),
@@ -217,4 +224,5 @@ def report_document(
         "selection": dict(selection),
         "dropped": split.detail.get("dropped", {}),
         "labels": split.detail.get("labels", {}),
+        **sections,
     }

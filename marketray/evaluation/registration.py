@@ -14,6 +14,7 @@ import yaml
 from marketray.dataset.load import dataset_content
 from marketray.evaluation.candidates import put_folder
 from marketray.evaluation.outcome import model_card
+from marketray.evaluation.uncertainty import UNCERTAINTY_FILE
 from marketray.hashing import code_hash
 from marketray.models import load_model
 from marketray.promotion import outdated
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from marketray.dataset.splits import Split
     from marketray.evaluation.candidates import Tuned
     from marketray.evaluation.gate import Evidence
+    from marketray.evaluation.uncertainty import Uncertainty
     from marketray.registry import ModelVersion, Registry
     from marketray.settings import Settings
 
@@ -120,14 +122,28 @@ def _card(folder: Path) -> dict[str, Any]:
 
 
 def complete_folder(
-    settings: Settings, split: Split, winner: str, source: Path, test_rmse_pct: float, evidence: Evidence
+    settings: Settings,
+    split: Split,
+    winner: str,
+    source: Path,
+    test_rmse_pct: float,
+    evidence: Evidence,
+    uncertainty: Uncertainty,
 ) -> Path:
-    """The winner's native folder with its card, evidence and gate: what is registered and served."""
+    """The winner's native folder with all that is registered and served beside the model.
+
+    That is its card, its evidence, the gate it was judged by, and its uncertainty.
+    """
     columns = load_model(source).columns
     card = model_card(settings, split, columns, winner, test_rmse_pct, evidence)
     files = {p.name: p.read_bytes() for p in sorted(source.iterdir())}
     files["gate.yaml"] = yaml.safe_dump(settings.gate.model_dump(mode="json", exclude={"file"})).encode()
-    for name, value in (("serving.json", card), ("evidence.json", evidence.to_json())):
+    documents = {
+        "serving.json": card,
+        "evidence.json": evidence.to_json(),
+        UNCERTAINTY_FILE: uncertainty.to_json(),
+    }
+    for name, value in documents.items():
         files[name] = (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
     folder = settings.run_path / "models" / "selected"
     put_folder(folder, files)

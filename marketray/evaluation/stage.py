@@ -31,7 +31,10 @@ from marketray.evaluation.outcome import (
     selection_document,
 )
 from marketray.evaluation.registration import complete_folder, register_winner
-from marketray.evaluation.selection import Rows, rank
+from marketray.evaluation.sections import report_sections
+from marketray.evaluation.selection import rank
+from marketray.evaluation.standing import Standing, standing_of
+from marketray.evaluation.trials import Trials, read_trials
 from marketray.hashing import code_hash, digest
 from marketray.models import MODEL_CODE
 from marketray.registry import Registry
@@ -133,19 +136,23 @@ def run_select(settings: Settings) -> Selection:
         return _summary(settings, done, skipped=True)
     registry = Registry(settings)
     winner = ranking.order[0]
+    trials = _trials(settings, ranking)
     oot, k = open_vault(settings, "oot", "gate", _evidence_key(settings, ranking))
     forecasts = Forecasts(settings, ranking.tuned, ranking.folders)
+    standing = standing_of(forecasts, winner, oot)
     found = registry.find(key)
     if found is None:
         champion = score_champion(registry, forecasts, oot, str(split.detail["catalog_hash"]))
-        evidence = _judge(settings, forecasts.rows(oot), forecasts.of(winner, oot), k, champion)
+        evidence = _judge(forecasts, winner, oot, k, champion, standing)
     else:  # a selection that was cut short: its verdict stands
         evidence = Evidence.from_json(found.evidence)
     tables = forecasts.open_splits(evidence.alpha)
     tables["oot"] = forecasts.table(oot, evidence.alpha)
     error, source = tables["test"][winner]["rmse_pct"], ranking.folders[winner]
-    folder = complete_folder(settings, split, winner, source, error, evidence)
-    made = register_winner(settings, registry, folder, key, split, ranking.tuned, winner, evidence)
+    folder = complete_folder(settings, split, winner, source, error, evidence, standing.uncertainty)
+    made = register_winner(
+        settings, registry, folder, key, split, ranking.tuned, winner, evidence, trials.counts
+    )
     oot2, k2 = open_vault(settings, "oot2", "report", _evidence_key(settings, ranking))
     tables["oot2"] = forecasts.table(oot2, evidence.alpha)
     alias = evidence.alias if evidence.alias in made.aliases else None
@@ -156,8 +163,10 @@ def run_select(settings: Settings) -> Selection:
     document = selection_document(
         key, registered, str(folder), ranking.order, tables, split, evidence, openings, news
     )
+    later = {"test": seen["test"], "oot": oot, "oot2": oot2}
+    sections = report_sections(forecasts, winner, standing, trials, later)
     with _storing(settings.run_path):
-        _report(settings, document, tables, forecasts, {"oot": oot, "oot2": oot2}, evidence)
+        _report(settings, document, tables, forecasts, later, evidence, sections)
     _close_tracking(settings, ranking, document)
     with _storing(settings.run_path):
         write_json(target, document)
@@ -279,18 +288,26 @@ def _refit_all(settings: Settings, refits: Sequence[Refit]) -> None:
             raise ModelError(msg, hint="see the task's log in the Ray dashboard") from e
 
 
+def _trials(settings: Settings, ranking: Ranking) -> Trials:
+    past = load_blocks(settings, ("train", "validation"))
+    return read_trials(settings.run_path, ranking.tuned.tuning_key, past, task=settings.labels.task)
+
+
 def _judge(
-    settings: Settings, rows: Rows, prediction: FloatArray, k: int, champion: Champion | None
+    forecasts: Forecasts, winner: str, oot: Block, k: int, champion: Champion | None, standing: Standing
 ) -> Evidence:
+    settings, rows = forecasts.settings, forecasts.rows(oot)
     return decide(
         rows.y,
-        prediction,
+        forecasts.of(winner, oot),
         rows.decision_us,
         rows.horizon_minutes,
         gate=settings.gate,
         k=k,
         champion=champion,
         base_rate=rows.naive["training_mean"] if settings.labels.task == "direction" else None,
+        findings=standing.findings,
+        scale=standing.scale,
     )
 
 
@@ -299,8 +316,9 @@ def _report(
     document: Mapping[str, Any],
     tables: Mapping[str, Any],
     forecasts: Forecasts,
-    vault: Mapping[str, Block],
+    blocks: Mapping[str, Block],
     evidence: Evidence,
+    sections: Mapping[str, Any],
 ) -> None:
     from marketray.evaluation.report import Series, write_report
 
@@ -308,8 +326,7 @@ def _report(
     cv_rmse = {name: c.cv_rmse for name, c in forecasts.tuned.candidates.items()}
     rows = comparison(tables, document["ranking"], cv_rmse)
     split = load_split(settings)
-    report = report_document(settings, document, rows, tables, split, evidence)
-    blocks = {"test": load_blocks(settings, ("test",)), **vault}
+    report = report_document(settings, document, rows, tables, split, evidence, sections)
     series = {
         name: Series(block.decision_us, forecasts.rows(block).y, forecasts.of(winner, block))
         for name, block in blocks.items()

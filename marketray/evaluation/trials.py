@@ -50,6 +50,8 @@ class Trials:
         Trials of this tuning that were stopped early; they have no predictions.
     earlier:
         Trials that other tunings of the same run folder left.
+    records:
+        All trials of this tuning.
     """
 
     names: tuple[str, ...]
@@ -60,6 +62,12 @@ class Trials:
     counted: int
     pruned: int
     earlier: int
+    records: tuple[TrialRecord, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """counted, pruned and earlier by name."""
+        return {"counted": self.counted, "pruned": self.pruned, "earlier": self.earlier}
 
 
 def read_trials(run_path: Path, tuning_key: str, block: Block, *, task: Task = "regression") -> Trials:
@@ -111,6 +119,7 @@ def read_trials(run_path: Path, tuning_key: str, block: Block, *, task: Task = "
         len(found) + earlier,
         len(found) - len(complete),
         earlier,
+        tuple(record for _, record in found),
     )
 
 

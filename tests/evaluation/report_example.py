@@ -29,7 +29,7 @@ DATES = {
 
 
 def plain_report(settings: Settings) -> tuple[dict[str, Any], dict[str, Series]]:
-    """The document that a selection makes, without any optional section."""
+    """The document that a selection makes, without any section that it may lack."""
     rng = np.random.default_rng(11)
     data = {name: _split(rng, i) for i, name in enumerate(SPLITS)}
     tables = {name: compare(rows, forecasts, alpha=0.025) for name, (rows, forecasts) in data.items()}
@@ -54,7 +54,7 @@ def plain_report(settings: Settings) -> tuple[dict[str, Any], dict[str, Series]]
     ranking = list(MODELS)
     selection = selection_document("key", registered, "/m", ranking, tables, split, evidence, openings)
     compared = comparison(tables, ranking, dict.fromkeys(MODELS, 0.001))
-    report = report_document(settings, selection, compared, tables, split, evidence)
+    report = report_document(settings, selection, compared, tables, split, evidence, {})
     series = {
         name: Series(rows.decision_us, rows.y, forecasts["<ar>"])
         for name, (rows, forecasts) in data.items()
@@ -214,6 +214,7 @@ def _backtest(rng: np.random.Generator) -> dict[str, Any]:
     holders = {**counts, "strategy": strategy, "buy_and_hold": hold, "flat": flat}
     crash = {"name": "crash", "first": "2019-08-01", "last": "2019-08-14", "sessions": 10}
     bear = {"name": "bear", "first": "2018-10-01", "last": "2018-12-24", "sessions": 0}
+    later = {**holders, "first_decision_at": "2019-09-11T13:31:00+00:00"}
     return {
         "assumptions": {
             "fill": "open of the first bar at or after the decision",
@@ -223,7 +224,7 @@ def _backtest(rng: np.random.Generator) -> dict[str, Any]:
             "hold_over_breaks": False,
             "position": "average",
         },
-        "periods": {"test": holders, "oot2": holders},
+        "periods": {"test": holders, "oot2": later},
         "curve": [
             {"at": at, "strategy": float(s), "buy_and_hold": float(b)}
             for at, s, b in zip(days, *growth, strict=True)

@@ -75,7 +75,8 @@ def test_a_number_that_is_not_known_fails_without_a_value(
 
 
 def test_rules_that_are_off_or_not_asked_say_so_and_decide_nothing() -> None:
-    off = by_name(GateSettings(), replace(GOOD, coverage_80=None), 2.0, 2.2)
+    gate = GateSettings(coverage={"enabled": False})  # type: ignore[arg-type]
+    off = by_name(gate, replace(GOOD, coverage_80=None), 2.0, 2.2)
     assert (off["oot_rmse"].passed, off["coverage"].passed) == (None, None)
     assert off["oot_rmse"].detail.startswith("off: RMSE on OOT is 2.222 times")
     assert off["coverage"].detail == "off: coverage is not known; required: at most 0.05"
@@ -89,7 +90,7 @@ def test_a_failed_rule_stands_in_the_evidence_and_denies_the_promotion() -> None
     y = rng.normal(size=4_000)
     forecast, times = 0.5 * y, np.arange(4_000, dtype=np.int64) * 60_000_000
     zero = 100 * float(np.sqrt(np.mean(y**2)))
-    fine = Findings(test_rmse_pct=0.5 * zero, test_zero_rmse_pct=zero, drift_share=0.1, latency_p99_ms=1.0)
+    fine = Findings(0.5 * zero, zero, coverage_80=0.8, drift_share=0.1, latency_p99_ms=1.0)
 
     def judge(findings: Findings) -> Evidence:
         return decide(y, forecast, times, 30, gate=GateSettings(), k=1, findings=findings)

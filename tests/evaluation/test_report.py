@@ -116,8 +116,8 @@ def test_absent_sections_are_one_line_each_with_the_reason(plain: Page) -> None:
     page = render_report({**report, "backtest": {"missing": "spread_bps is not set"}}, series)
     assert not set(OPTIONAL.values()) & set(headings(page))
     absent = text_of(page).split("Not in this report", 1)[1]
-    assert "Backtest: not computed, spread_bps is not set." in absent
-    assert absent.count("not computed, not in this run.") == len(OPTIONAL) - 1
+    assert "Backtest: not computed: spread_bps is not set." in absent
+    assert absent.count("not computed in this run.") == len(OPTIONAL) - 1
     links = re.findall(r"<a href='#(.*?)'>", page)
     assert links == ["skill", "over-time", "splits", "quality", "lineage"]
 
@@ -152,8 +152,10 @@ def test_key_numbers_of_the_sections_are_those_of_the_document(full: Page) -> No
         "crash 2019-08-01 to 2019-08-14 10 −0.81": "stress",
         "threshold 1 round-trip costs": "threshold",
         "test 2019-07-01 13:31 2019-09-04 19:59 5,123 1,234 3": "decisions",
-        "test: flat: there was no trade.": "reason",
-        "p = 0.83": "plain p-value",
+        "test: flat, OOT2: flat: there was no trade.": "reason",
+        "p-value on plain squared errors 0.83": "plain p-value",
+        "The verdict&#x27;s p-value is of errors in units of the volatility": "scaled test",
+        "2 more": "drift",
         "6.9 % (9 of 131 columns)": "drift",
         "median 0.412 ms 99th percentile 1.731 ms rows timed 500": "latency",
         "xgboost, stage 2 12 8 4": "trial counts",

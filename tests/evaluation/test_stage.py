@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from marketray.dataset.load import VAULT, load_blocks, load_split, split_path
+from marketray.dataset.load import VAULT, load_blocks, load_split, read_block, split_path
 from marketray.dataset.vault import openings
 from marketray.errors import MarketrayError, RegistryError, TuningError, VaultError
 from marketray.evaluation import stage
+from marketray.evaluation.candidates import read_tuning
 from marketray.evaluation.stage import rank_candidates, refit_cpus, run_select
+from marketray.evaluation.uncertainty import Uncertainty
 from marketray.features.fits import StandardScore
 from marketray.features.fitted import FittedFeature
 from marketray.lake import Lake
@@ -25,6 +26,7 @@ from marketray.models.extended import ExtendedModel
 from marketray.registry import Registry
 from marketray.serving.state import BAR_COLUMNS
 from marketray.settings import Settings
+from marketray.tuning.records import TrialRecord, write_record
 from marketray.tuning.stage import tuning_key
 from tests.dataset.synthetic import small_settings, write_inputs, xnys_bars
 
@@ -35,27 +37,51 @@ FAMILIES: dict[str, tuple[dict[str, Any], int]] = {
 }
 
 
+def made_record(family: str, params: dict[str, Any], rounds: int, cv_rmse: float) -> TrialRecord:
+    return TrialRecord(
+        trial_id=f"{family}-stage1-0001",
+        family=family,
+        stage=1,
+        number=1,
+        state="complete",
+        params=params,
+        score=0.999,
+        cv_rmse=cv_rmse,
+        rounds=rounds,
+        fold_rmse=[cv_rmse] * 3,
+        fold_zero_rmse=[0.00201] * 3,
+        fold_rounds=[rounds] * 3,
+        rungs=[[300.0, 0.999]],
+        seconds=1.0,
+        started_at=0.0,
+        ended_at=1.0,
+        predictions="trial_0001.parquet",
+    )
+
+
 def write_tuning(settings: Settings) -> None:
     """What a tuning leaves, with random out-of-fold predictions."""
-    block, folder = load_blocks(settings), settings.run_path / "tuning"
-    folder.mkdir(parents=True, exist_ok=True)
+    block, folds, key = load_blocks(settings), load_split(settings).folds, tuning_key(settings)
+    scored = np.concatenate([np.arange(rows.start, rows.stop) for _, rows in folds])
+    fold = np.concatenate([np.full(rows.stop - rows.start, k, np.int8) for k, (_, rows) in enumerate(folds)])
     families = {}
     direction = settings.labels.task == "direction"
     for number, (name, (params, rounds)) in enumerate(FAMILIES.items()):
         if direction and name == "ar":
             continue
-        noise = np.random.default_rng(number).normal(scale=1e-5, size=len(block)).astype(np.float32)
+        noise = np.random.default_rng(number).normal(scale=1e-5, size=len(scored)).astype(np.float32)
         noise += np.float32(0.5 * direction)
-        path = folder / f"{name}.parquet"
-        pq.write_table(pa.table({"row_id": block.row_ids[::-1], "prediction": noise[::-1]}), path)
+        folder = settings.run_path / "tuning" / key / name / "stage1"
+        record = made_record(name, params, rounds, 0.002 + number * 1e-5)
+        write_record(folder, record, block.row_ids[scored], fold, noise)
         families[name] = {
             "params": params,
             "rounds": rounds,
-            "cv_rmse": 0.002 + number * 1e-5,
-            "trial_id": f"{name}-stage1-0001",
-            "predictions": str(path),
+            "cv_rmse": record.cv_rmse,
+            "trial_id": record.trial_id,
+            "predictions": f"tuning/{key}/{name}/stage1/{record.predictions}",
         }
-    document = {"tuning_key": tuning_key(settings), "families": families}
+    document = {"tuning_key": key, "families": families}
     (settings.run_path / "tuning.json").write_text(json.dumps(document))
 
 
@@ -90,7 +116,8 @@ def test_selection_writes_the_evidence_registers_once_and_repeats_nothing(built:
     skill = 1 - np.sum(error**2) / np.sum(test.y**2)
     assert selection["r2_oos"]["test"]["zero"] == pytest.approx(skill, rel=1e-9)
     validation = load_blocks(built, ("validation",))
-    table = pq.read_table(built.run_path / "tuning" / f"{selection['selected_model']}.parquet").to_pylist()
+    best = read_tuning(built).candidates[selection["selected_model"]]
+    table = pq.read_table(best.predictions, columns=["row_id", "prediction"]).to_pylist()
     stored = {row["row_id"]: row["prediction"] for row in table}
     error = validation.y - np.array([stored[i] for i in validation.row_ids])
     own = report["figures"]["validation"][selection["selected_model"]]
@@ -107,6 +134,20 @@ def test_selection_writes_the_evidence_registers_once_and_repeats_nothing(built:
     assert card["columns"] == list(model.columns)
     assert card["evidence"] == {"verdict": "bootstrap", "r2_oos": first.r2_oos, "p_value": first.p_value}
 
+    rules = {rule["name"]: rule for rule in selection["evidence"]["rules"]}
+    covered = report["intervals"]["oot"]["levels"]["80"]["coverage"]
+    assert rules["coverage"]["value"] == pytest.approx(abs(covered - 0.8), abs=1e-12)
+    assert rules["drift"]["value"] == report["drift"]["share"]
+    assert report["significance"]["trials"] == {"counted": 3, "pruned": 0, "earlier": 0}
+    assert [trial["family"] for trial in report["trials"]] == ["ar", "lightgbm", "xgboost"]
+    assert "spread_bps is empty" in report["backtest"]["missing"]
+    months = report["breakdown"]["test"]["month"]
+    assert sum(month["n"] for month in months) == len(test)
+    uncertainty = Uncertainty.read(Path(selection["model_path"]))
+    assert uncertainty is not None
+    oot = read_block(built, split, ("oot",), VAULT)
+    assert uncertainty.tracker.as_of_us == oot.label_end_us.max()
+
     registry = Registry(built)
     assert registry.resolve("champion").evidence == selection["evidence"]
     copy = load_model(registry.download(1))
@@ -120,7 +161,9 @@ def test_selection_writes_the_evidence_registers_once_and_repeats_nothing(built:
     # the files lost: made again byte by byte, without another opening or version
     (built.run_path / "selection.json").unlink()
     assert run_select(built) == first
-    assert documents(built) == (selection, report, page)
+    found, made, _ = documents(built)
+    assert made.pop("latency").keys() == report.pop("latency").keys()  # measured again
+    assert (found, made) == (selection, report)
     assert (len(registry.list()), openings(built, "oot")) == (1, 1)
 
     # another gate asks the same rows a second time, now with a champion there
@@ -188,7 +231,7 @@ def test_a_direction_model_is_selected_and_served_by_its_probability(
     row = served.row(bars.with_columns(bid=None, ask=None, bid_size=None, ask_size=None).select(BAR_COLUMNS))
     answer = served.forecast(row)
     assert answer.predicted_return is None
-    assert answer.probability_up == model.predict(row.values)[0]
+    assert answer.probability_up == pytest.approx(0.5, abs=0.02)  # calibrated: out of fold it told nothing
 
 
 def test_other_fitted_features_are_another_tuning_and_other_models(

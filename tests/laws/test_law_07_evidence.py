@@ -93,11 +93,17 @@ def test_missing_evidence_refuses_even_a_first_model(damage: str, bootstrap: str
     assert verdict_text(found).startswith("Evidence is missing; refused.")
 
 
-KNOWN = Findings(test_rmse_pct=0.5, test_zero_rmse_pct=1.0, drift_share=0.1, latency_p99_ms=1.0)
+KNOWN = Findings(
+    test_rmse_pct=0.5, test_zero_rmse_pct=1.0, coverage_80=0.8, drift_share=0.1, latency_p99_ms=1.0
+)
 """Of the forecast SKILLED, whose RMSE is half the zero forecast's."""
 
 
-@pytest.mark.parametrize("gone", ["test_rmse_pct", "test_zero_rmse_pct", "drift_share", "latency_p99_ms"])
+GONE = ("test_rmse_pct", "test_zero_rmse_pct", "coverage_80", "drift_share", "latency_p99_ms")
+WORSE = ({"test_rmse_pct": 0.4}, {"coverage_80": 0.7}, {"drift_share": 0.9}, {"latency_p99_ms": 900.0})
+
+
+@pytest.mark.parametrize("gone", GONE)
 @pytest.mark.parametrize("champion", [None, old(NOISE)])
 def test_a_rule_whose_number_is_missing_refuses_whatever_the_skill(
     gone: str, champion: Champion | None
@@ -110,7 +116,7 @@ def test_a_rule_whose_number_is_missing_refuses_whatever_the_skill(
     assert (whole.verdict, whole.reasons) == ("promoted", ())
 
 
-@pytest.mark.parametrize("worse", [{"test_rmse_pct": 0.4}, {"drift_share": 0.9}, {"latency_p99_ms": 900.0}])
+@pytest.mark.parametrize("worse", WORSE)
 def test_skill_alone_is_not_enough_where_another_rule_fails(worse: dict[str, float]) -> None:
     findings = replace(KNOWN, **worse)
     first = decide(Y, SKILLED, TIMES, HORIZON, gate=GATE, k=1, findings=findings)

@@ -9,6 +9,7 @@ from marketray.evaluation.report.markup import (
     Markup,
     Row,
     count,
+    details,
     facts,
     fixed,
     note,
@@ -19,6 +20,8 @@ from marketray.evaluation.report.markup import (
 
 __all__ = ["drift", "latency"]
 
+_SHOWN = 10
+
 
 def drift(value: Mapping[str, Any], _report: Mapping[str, Any]) -> Markup:
     """Share of drifted columns, train against OOT, and the ones that moved most."""
@@ -28,7 +31,10 @@ def drift(value: Mapping[str, Any], _report: Mapping[str, Any]) -> Markup:
         ("", [str(f["feature"]), fixed(f["score"], 4), "yes" if f["drifted"] else "no"])
         for f in value.get("features") or ()
     ]
-    shown = table("The columns that moved most", ["feature", "distance", "drifted"], rows) if rows else ""
+    head = ["feature", "distance", "drifted"]
+    shown = table("The columns that moved most", head, rows[:_SHOWN]) if rows else ""
+    if rest := rows[_SHOWN:]:
+        shown += details(f"{len(rest)} more", table("Further columns", head, rest))
     text = "Each column on OOT against train. Drift says that the inputs changed, not that the skill did."
     return section("drift", "Drift of the features", note(text), _method(value), facts(pairs), shown)
 

@@ -99,13 +99,11 @@ def _given(report: Mapping[str, Any], key: str) -> Any:
     return report["selection"].get(key) if key == "ablation" else report.get(key)
 
 
-def _reason(value: Any) -> str | None:
-    """Why a section cannot be shown; None where it can."""
-    if value is None:
-        return "not in this run"
+def _absence(value: Any) -> str | None:
+    """What is said instead of a section; None where it can be shown."""
     if isinstance(value, Mapping) and "missing" in value:
-        return str(value["missing"])
-    return None if value else "there is nothing to show"
+        return f"not computed: {value['missing']}"
+    return None if value else "not computed in this run"
 
 
 def _optional(report: Mapping[str, Any]) -> tuple[list[Markup], list[Markup]]:
@@ -113,11 +111,11 @@ def _optional(report: Mapping[str, Any]) -> tuple[list[Markup], list[Markup]]:
     shown, lines = [], []
     for key, (name, render) in _SECTIONS.items():
         value = _given(report, key)
-        reason = _reason(value)
-        if reason is None:
+        absence = _absence(value)
+        if absence is None:
             shown.append(render(value, report))
         else:
-            lines.append(note(f"{name}: not computed, {reason}."))
+            lines.append(note(f"{name}: {absence}."))
     return shown, [section("absent", "Not in this report", *lines)] if lines else []
 
 
@@ -133,7 +131,7 @@ def _curves(report: Mapping[str, Any], series: Mapping[str, Series]) -> list[Mar
 def _contents(report: Mapping[str, Any]) -> str:
     """Links to the sections of this page."""
     links = [("skill", "Skill"), ("over-time", "Over time")]
-    links += [(key, name) for key, (name, _) in _SECTIONS.items() if _reason(_given(report, key)) is None]
+    links += [(key, name) for key, (name, _) in _SECTIONS.items() if _absence(_given(report, key)) is None]
     links += [("splits", "Splits"), ("quality", "Data quality"), ("lineage", "Lineage")]
     items = "".join(f"<li><a href='#{key}'>{escape(name)}</a></li>" for key, name in links)
     return f"<nav aria-label='Sections'><ul>{items}</ul></nav>"

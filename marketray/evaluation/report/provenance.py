@@ -116,10 +116,12 @@ def lineage(report: Mapping[str, Any]) -> Markup:
         ("", ["selection key", selection["key"]]),
         *(("", [words(k), UNKNOWN if v is None else str(v)]) for k, v in sorted(given.items())),
     ]
-    parts = [table("Lineage", ["what", "value"], rows)]
+    parts = [table("Lineage", ["what", "value"], rows, prose=("value",))]
     if settings:
         flat: list[Row] = [("", pair) for pair in _flat(settings)]
-        parts.append(details("settings", table("Settings of this run", ["setting", "value"], flat)))
+        parts.append(
+            details("settings", table("Settings of this run", ["setting", "value"], flat, prose=("value",)))
+        )
     return section("lineage", "Lineage", *parts)
 
 

@@ -22,6 +22,7 @@ from marketray.evaluation.report.markup import (
 )
 from marketray.evaluation.report.names import LABELS, READING_ORDER
 from marketray.evaluation.report.plot import Axis, linear_axis, span_cell
+from marketray.evaluation.report.verdict import scaled_test
 
 __all__ = ["skill"]
 
@@ -44,11 +45,19 @@ _NOTE = (
 )
 
 
+_SCALED = (
+    "The verdict's p-value is of errors in units of the volatility forecast at the decision; those of the "
+    "tables are of plain squared errors."
+)
+
+
 def skill(report: Mapping[str, Any]) -> Markup:
     """One table a split, the rows that nothing was chosen on first."""
     alpha = report["selection"]["evidence"]["alpha"]
     splits = [name for name in READING_ORDER if name in report["figures"]]
     parts = [note(_NOTE), note(_units(report["task"]))]
+    if scaled_test(report["selection"]["evidence"]):
+        parts.append(note(_SCALED))
     for name in splits:
         parts += [
             heading(f"{LABELS[name]}: {count(_rows(report, name))} rows"),
@@ -61,7 +70,8 @@ def _units(task: str) -> str:
     errors = "percent" if task == "regression" else "percentage points of probability"
     return (
         f"RMSE and MAE in {errors}. Hit rate: share of right directions, percent. IC: correlation of "
-        "forecast and label. Intervals are 95 %; – is not known."
+        "forecast and label. Slope: of the label on the forecast; 1 is a forecast of the right size. "
+        "Intervals are 95 %; – is not known."
     )
 
 
@@ -113,7 +123,7 @@ def _error_columns() -> list[Column]:
         ("balanced accuracy, %", lambda f: _with_ends(f.get("balanced_accuracy"), "rate", 1, scale=100)),
         ("IC", lambda f: _with_ends(f.get("information_coefficient"), "pearson", 3)),
         ("rank IC", lambda f: fixed((f.get("information_coefficient") or {}).get("spearman"), 3)),
-        ("slope of label on forecast", lambda f: _slope(f.get("calibration"))),
+        ("slope", lambda f: _slope(f.get("calibration"))),
     ]
 
 
@@ -147,5 +157,5 @@ def _slope(calibration: Figures | None) -> str:
     """Slope of label on forecast; 1 where the forecast has the right size, 0 where it says nothing."""
     if calibration is None or calibration.get("slope") is None:
         return UNKNOWN
-    ends = between(calibration.get("slope_low"), calibration.get("slope_high"), 2)
-    return f"{fixed(calibration['slope'], 2)} ({ends})"
+    ends = between(calibration.get("slope_low"), calibration.get("slope_high"), 1)
+    return f"{fixed(calibration['slope'], 1)} ({ends})"

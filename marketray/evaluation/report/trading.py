@@ -52,7 +52,9 @@ def backtest(value: Mapping[str, Any], _report: Mapping[str, Any]) -> Markup:
     parts: list[str] = [note(_NOTE)]
     if value.get("curve"):
         parts.append(_curve(value["curve"]))
-    periods = dict(sorted(value["periods"].items()))
+    periods = dict(
+        sorted(value["periods"].items(), key=lambda item: (item[1].get("first_decision_at") or "", item[0]))
+    )
     named = [
         (f"{LABELS.get(period, words(period))}: {words(name)}", holders[name])
         for period, holders in periods.items()
@@ -60,13 +62,22 @@ def backtest(value: Mapping[str, Any], _report: Mapping[str, Any]) -> Markup:
         if name in holders
     ]
     parts.append(table("Backtest by period", _HEAD, [_figures(name, figures) for name, figures in named]))
-    parts += [note(f"{name}: {figures['reason']}.") for name, figures in named if figures.get("reason")]
+    parts += _reasons(named)
     parts.append(_decisions(periods))
     if value.get("stress"):
         parts.append(_stress(value["stress"]))
     assumed: list[Row] = [("", [words(k), _plain(v)]) for k, v in sorted(value["assumptions"].items())]
     parts.insert(1, table("Assumptions", ["what", "assumed"], assumed, prose=("assumed",)))
     return section("backtest", "Backtest", *parts)
+
+
+def _reasons(named: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Markup]:
+    """Why figures are not known, each reason once with those whom it concerns."""
+    names: dict[str, list[str]] = {}
+    for name, figures in named:
+        if figures.get("reason"):
+            names.setdefault(str(figures["reason"]), []).append(name)
+    return [note(f"{', '.join(concerned)}: {reason}.") for reason, concerned in names.items()]
 
 
 def _plain(value: object) -> str:

@@ -205,8 +205,8 @@ def _draw_scale(plot: Plot, scale: Scale, row: int, optional: bool) -> None:
             lower = " lower" if i % 2 and len(scale.options) > _ONE_LINE else ""
             plot.text(scale.share(option), row, option, f"below middle{lower}")
     else:
-        plot.text(_FIRST_AT, row, "" if optional else f"{scale.low:.4g}", "below right")
-        plot.text(1, row, f"{scale.high:.4g}", "below left")
+        plot.text(_FIRST_AT, row, "" if optional else f"{scale.low:.5g}", "below right")
+        plot.text(1, row, f"{scale.high:.5g}", "below left")
 
 
 def _best_parameters(family: str, best: Trial) -> Markup:

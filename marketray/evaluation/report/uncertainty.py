@@ -111,7 +111,8 @@ def reliability(value: Mapping[str, Any], _report: Mapping[str, Any]) -> Markup:
     splits = [name for name in READING_ORDER if name in value]
     filled = {split: [b for b in value[split]["probability_up"] if b["n"]] for split in splits}
     known = [b[key] for bins in filled.values() for b in bins for key in ("mean_probability", "observed")]
-    scale = linear_axis([50.0, *(100 * share for share in known)], "")
+    reach = max([1.0, *(abs(100 * share - 50) for share in known)])
+    scale = linear_axis([50 - reach, 50 + reach], "")
     parts.append(side_by_side(_diagram(split, bins, scale) for split, bins in filled.items()))
     parts += [details(f"{LABELS[split]}: numbers", _bins(split, bins)) for split, bins in filled.items()]
     rows = [

@@ -20,7 +20,7 @@ from marketray.evaluation.report.markup import (
 )
 from marketray.evaluation.report.names import LABELS
 
-__all__ = ["verdict"]
+__all__ = ["scaled_test", "verdict"]
 
 
 def verdict(report: Mapping[str, Any]) -> Markup:
@@ -37,10 +37,18 @@ def verdict(report: Mapping[str, Any]) -> Markup:
     )
 
 
+def scaled_test(evidence: Mapping[str, Any]) -> bool:
+    """Whether the gate tested errors in units of volatility, so that plain errors say something else."""
+    plain = evidence.get("plain_p_value")
+    return plain is not None and plain != evidence["p_value"]
+
+
+def _plain(evidence: Mapping[str, Any]) -> tuple[str, str]:
+    return "p-value on plain squared errors", p_text(evidence["plain_p_value"])
+
+
 def _numbers(evidence: Mapping[str, Any], selection: Mapping[str, Any]) -> Markup:
     r2 = percent(evidence["r2_oos"])
-    plain = evidence.get("plain_p_value")
-    scaled = plain is not None and plain != evidence["p_value"]
     others = " · ".join(
         f"{LABELS[name]} {percent(selection['r2_oos'][name]['zero'], 2)} %"
         for name in SPLIT_ORDER
@@ -50,7 +58,7 @@ def _numbers(evidence: Mapping[str, Any], selection: Mapping[str, Any]) -> Marku
         [
             ("R² over zero on OOT", UNKNOWN if r2 == UNKNOWN else f"{r2} %"),
             ("p-value", f"{p_text(evidence['p_value'])}, needed below {evidence['alpha']:.3g}"),
-            *([("the same on plain squared errors", f"p = {p_text(plain)}")] if scaled else []),
+            *([_plain(evidence)] if scaled_test(evidence) else []),
             ("R² over zero elsewhere", others or UNKNOWN),
             ("serves as", str(selection["alias"] or "nothing")),
         ]
