@@ -22,7 +22,7 @@ from marketray.tuning.records import write_json
 if TYPE_CHECKING:
     from marketray.tuning.trial import FoldCache
 
-__all__ = ["Contributions", "rank_folds", "read_contributions", "stored_or_ranked"]
+__all__ = ["Contributions", "rank_folds", "read_contributions", "write_contributions"]
 
 
 @dataclass(frozen=True)
@@ -65,24 +65,13 @@ def rank_folds(cache: FoldCache, params: Mapping[str, Any], rounds: int) -> Cont
     return Contributions(dict(params), rounds, folds, time.perf_counter() - start)
 
 
-def stored_or_ranked(folder: Path, cache: FoldCache, params: Mapping[str, Any], rounds: int) -> Contributions:
-    """The contributions stored in `folder` for these parameters; otherwise they are computed and stored.
-
-    Raises
-    ------
-    TuningError
-        The stored file is not readable.
-    """
-    stored = read_contributions(folder)
-    if stored is not None and (stored.params, stored.rounds) == (dict(params), rounds):
-        return stored
-    ranked = rank_folds(cache, params, rounds)
-    write_json(folder / "contributions.json", asdict(ranked))
-    return ranked
+def write_contributions(folder: Path, contributions: Contributions) -> None:
+    """Store them in a family's folder."""
+    write_json(folder / "contributions.json", asdict(contributions))
 
 
 def read_contributions(folder: Path) -> Contributions | None:
-    """What `stored_or_ranked` stored in `folder`; None where there is nothing.
+    """What `write_contributions` stored in `folder`; None where there is nothing.
 
     Raises
     ------

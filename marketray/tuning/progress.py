@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from marketray.tuning.records import TrialRecord, best_of, read_records
+from marketray.tuning.trial import rung_name
 
 __all__ = ["ProgressView"]
 
@@ -73,7 +74,7 @@ class ProgressView:
         outcome = (
             f"cv_rmse {record.cv_rmse:.4e}, {record.score:.5f} of zero"
             if record.cv_rmse is not None
-            else f"pruned at {record.rungs[-1][0]:g}"
+            else f"pruned after {rung_name(record.rungs[-1][0])}, {record.score:.5f} of zero"
         )
         done = sum(r.family == record.family and r.stage == record.stage for r in self._seen.values())
         total = self._wanted[record.family][record.stage - 1]

@@ -76,8 +76,8 @@ class TuneResult:
     overlap_share:
         Time in which all families ran stage-1 trials, over the shortest family's stage 1; 1 for one family.
     overhead_share:
-        (wall clock − ideal) / ideal; ideal is the busiest family's computing time: that of its trials over
-        its trial slots, and that of ranking the columns between the stages.
+        (wall clock − ideal) / ideal; ideal is the computing time of the trials, and of ranking the columns
+        between the stages, over the number of trials at once.
     skipped:
         Whether a finished tuning of the same key was found.
     """
@@ -104,12 +104,13 @@ def overlap_share(intervals: Sequence[tuple[float, float]]) -> float:
 def summary(
     jobs: list[FamilyJob],
     records: dict[str, list[TrialRecord]],
+    slots: int,
     folder: Path,
     key: str,
     task: str,
     seconds: float,
 ) -> TuneResult:
-    """Put together what the families' records say; `seconds` is the wall clock.
+    """Put together what the families' records say; `seconds` is the wall clock of `slots` trials at once.
 
     Raises
     ------
@@ -122,7 +123,9 @@ def summary(
     }
     coarse = [[r for r in records[job.family] if r.stage == 1] for job in jobs]
     intervals = [(min(r.started_at for r in rs), max(r.ended_at for r in rs)) for rs in coarse]
-    ideal = max(_ideal_seconds(job, records[job.family], ranked[job.family]) for job in jobs)
+    computing = sum(r.seconds for rs in records.values() for r in rs)
+    computing += sum(c.seconds for c in ranked.values() if c is not None)
+    ideal = computing / slots
     return TuneResult(
         tuning_key=key,
         task=task,
@@ -133,10 +136,6 @@ def summary(
         trials=sum(map(len, records.values())),
         folder=str(folder),
     )
-
-
-def _ideal_seconds(job: FamilyJob, records: list[TrialRecord], ranked: Contributions | None) -> float:
-    return sum(r.seconds for r in records) / job.concurrent + (ranked.seconds if ranked else 0.0)
 
 
 def _family_best(

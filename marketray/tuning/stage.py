@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 __all__ = [
     "FamilyBest",
     "TuneResult",
-    "cpu_share",
     "family_jobs",
     "overlap_share",
     "run_tune",
+    "trials_at_once",
     "tune_block",
     "tuning_key",
 ]
@@ -40,11 +40,16 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
+_TRIAL_CPUS = 0.8  # what a trial asks Ray for; the rest is for the small actors of a service on the same CPUs
 
 
-def cpu_share(cpus: float, families: int) -> float:
-    """CPUs of each family: their equal share, rounded down to a tenth, at least 0.1."""
-    return max(1, int(10 * cpus / families + 1e-9)) / 10
+def trials_at_once(slots: int, names: Sequence[str]) -> dict[str, int]:
+    """How many trials of each family run at once, at least one, on `slots` CPUs.
+
+    The boosted families share the CPUs equally; a fit of the autoregression is too short to hold one.
+    """
+    boosted = [name for name in names if get_family(name).boosted] or names
+    return {name: max(1, slots // len(boosted)) if name in boosted else 1 for name in names}
 
 
 def tuning_key(settings: Settings) -> str:
@@ -166,35 +171,33 @@ def tune_block(
     on_start:
         Called once the families are under way.
     on_family:
-        Called in this process with all records of a family when it is finished.
+        Called in this process with all records of each family at the end.
     """
     import ray
 
     started = time.perf_counter()
     jobs = family_jobs(folds, tuning, folder, task, fitted)
     reference = ray.put(block)
-    tasks = {_submit(job, reference): job for job in jobs}
-    records: dict[str, list[TrialRecord]] = {}
-    wanted = {j.family: (j.stage1_trials, j.stage2_trials) for j in jobs}
-    pending = list(tasks)
+    slots = _slots()
+    task_reference = _submit(jobs, slots, reference)
+    finished: list[Any] = []
     try:
-        with ProgressView(folder, wanted) as view:
+        with ProgressView(folder, {j.family: (j.stage1_trials, j.stage2_trials) for j in jobs}) as view:
             if on_start is not None:
                 on_start()
-            while pending:
-                done, pending = ray.wait(pending, num_returns=1, timeout=_POLL_SECONDS)
+            while not finished:
+                finished, _ = ray.wait([task_reference], timeout=_POLL_SECONDS)
                 view.update()
-                for finished in done:
-                    found = _result(finished)
-                    records[tasks[finished].family] = found
-                    if on_family is not None:
-                        on_family(found)
     finally:
-        # A failed run leaves no family behind. A finished task must not be cancelled: Ray 2.60 aborts
-        # this process when its last reply and the cancellation cross ("task that was not pending").
-        for unfinished in pending:
-            ray.cancel(unfinished, force=True)
-    return summary(jobs, records, folder, key, task, time.perf_counter() - started)
+        # A failed run leaves nothing behind. A finished task must not be cancelled: Ray 2.60 aborts this
+        # process when its last reply and the cancellation cross ("task that was not pending").
+        if not finished:
+            ray.cancel(task_reference, force=True)
+    records = _result(task_reference)
+    if on_family is not None:
+        for job in jobs:
+            on_family(records[job.family])
+    return summary(jobs, records, slots, folder, key, task, time.perf_counter() - started)
 
 
 def family_jobs(
@@ -204,15 +207,13 @@ def family_jobs(
     task: Task,
     fitted: Sequence[FittedFeature] = (),
 ) -> list[FamilyJob]:
-    """Each family's work and its share of the cluster's CPUs.
+    """Each family's work.
 
     Raises
     ------
     TuningError
         No family knows the task.
     """
-    import ray
-
     from marketray.tuning.actor import FamilyJob
     from marketray.tuning.trial import Budget
 
@@ -222,19 +223,16 @@ def family_jobs(
     if not names:
         msg = f"tuning.families={list(tuning.families)}: none of them has task={task!r}"
         raise TuningError(msg, hint="add xgboost or lightgbm")
-    there = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    share = cpu_share(there.get("CPU", 1.0), len(names))
-    cpus = min(1.0, share)
+    at_once = trials_at_once(_slots(), names)
     return [
         FamilyJob(
             family=name,
             folder=str(folder / name),
             folds=tuple(folds),
-            budget=Budget(task, max(1, int(cpus)), tuning.seed, tuning.patience, tuning.round_step),
+            budget=Budget(task, 1, tuning.seed, tuning.patience, tuning.round_step),
             stage1_trials=tuning.stage1_trials,
             stage2_trials=tuning.stage2_trials,
-            cpus=cpus,
-            concurrent=max(1, int(share / cpus + 1e-9)),
+            concurrent=at_once[name],
             pruning=tuning.pruning,
             max_rounds=tuning.max_rounds,
             max_lags=tuning.ar_max_lags,
@@ -245,23 +243,30 @@ def family_jobs(
     ]
 
 
-def _submit(job: FamilyJob, block: Any) -> Any:
-    """Start a family's task on this node, where the records belong; its trials run anywhere."""
+def _slots() -> int:
+    """Trials at once: one for every whole CPU of the cluster."""
+    import ray
+
+    return max(1, int(ray.cluster_resources().get("CPU", 1.0)))  # type: ignore[no-untyped-call]
+
+
+def _submit(jobs: list[FamilyJob], slots: int, block: Any) -> Any:
+    """Start the tuning's task on this node, where the records belong; its trials run anywhere."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from marketray.tuning.family import tune_family
+    from marketray.tuning.search import tune_families
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    remote = ray.remote(num_cpus=0, max_retries=2)(tune_family)
-    return remote.options(name=f"tune:{job.family}", scheduling_strategy=here).remote(job, [block])
+    remote = ray.remote(num_cpus=0, max_retries=2)(tune_families)
+    return remote.options(name="tune", scheduling_strategy=here).remote(jobs, slots, _TRIAL_CPUS, [block])
 
 
-def _result(reference: Any) -> list[TrialRecord]:
+def _result(reference: Any) -> dict[str, list[TrialRecord]]:
     import ray
 
     try:
-        found: list[TrialRecord] = ray.get(reference)
+        found: dict[str, list[TrialRecord]] = ray.get(reference)
     except ray.exceptions.RayTaskError as e:
         if isinstance(e.cause, MarketrayError):
             raise e.cause from None

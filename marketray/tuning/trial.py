@@ -10,6 +10,7 @@ slightly optimistic. It ranks candidates; skill is measured on later rows, which
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,15 +28,13 @@ from marketray.models.extended import Layout
 if TYPE_CHECKING:
     from marketray.dataset.load import Block
 
-__all__ = ["RUNGS", "Budget", "FoldCache", "Progress", "run_trial", "zero_rmse"]
+__all__ = ["SAMPLED", "Budget", "FoldCache", "Progress", "run_trial", "rung_name", "zero_rmse"]
 
-RUNGS: tuple[tuple[int, float], ...] = ((11, 1.0), (33, 3.0))
-"""(progress, learning rate × rounds) of the rungs inside the first fold.
+SAMPLED = 10
+"""Progress of the rung before the folds; the end of fold k is progress 100·(k + 1)."""
 
-Boosting with rate η has after n rounds taken about the same way as any other with equal η·n, so slow
-learners are compared fairly. The end of fold k is progress 100·k.
-"""
-
+_STRIDES = (3, 8)  # a denser sample costs too much, a thinner one is not needed
+_SAMPLE_ROWS = 10_000  # on fewer, slow and simple models look better than they are
 _CACHED_KEYS = 4
 
 Fold = tuple[slice, slice]
@@ -59,9 +58,9 @@ class Progress:
     Attributes
     ----------
     progress:
-        11 and 33 inside the first fold (boosted families), 100·k at the end of fold k.
+        `SAMPLED` after the fit on a sample of the rows (boosted families), 100·k after k folds.
     score:
-        Mean RMSE / zero RMSE over the folds so far, the current one included.
+        RMSE / zero RMSE of the last fold at `SAMPLED`, then the mean over the folds so far.
     fold_rmse, fold_zero_rmse:
         Of the folds that are finished, fractions.
     fold_rounds:
@@ -92,14 +91,25 @@ class FoldCache:
     budget: Budget
     fitted: Sequence[FittedFeature] = ()
     rankings: Sequence[Ranking] = ()
-    _kept: OrderedDict[Hashable, dict[int, Prepared]] = field(default_factory=OrderedDict)
+    _kept: OrderedDict[Hashable, dict[tuple[int, int], Prepared]] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
         self.layout = Layout.of(self.family, self.block.columns, self.fitted)
         self.y = self.block.up if self.budget.task == "direction" else self.block.y
 
-    def prepared(self, k: int, params: Mapping[str, Any]) -> Prepared:
-        """Fold k, ready for a fit with `params`.
+    @property
+    def sample_stride(self) -> int:
+        """Distance of the rows of the last fold that are sampled for the rung before the folds.
+
+        Neighbouring minutes share most of their label and of their features, so that every eighth row tells
+        nearly as much as all of them. 1 where there are too few rows, or the family has no rounds to save.
+        """
+        fit, _ = self.folds[-1]
+        stride = min(len(self.y[fit]) // _SAMPLE_ROWS, _STRIDES[1])
+        return stride if self.family.boosted and stride >= _STRIDES[0] else 1
+
+    def prepared(self, k: int, params: Mapping[str, Any], stride: int = 1) -> Prepared:
+        """Fold k, every `stride`-th of its rows to fit on, ready for a fit with `params`.
 
         Raises
         ------
@@ -112,22 +122,22 @@ class FoldCache:
         self._kept.move_to_end(key)
         while len(self._kept) > _CACHED_KEYS:
             self._kept.popitem(last=False)
-        if k not in folds:
+        if (k, stride) not in folds:
             fit, score = self.folds[k]
             layout = self.layout_of(k, group)
             kept = {feature.name for feature in layout.fitted}
             made = [column for column in self.fitted_columns(k) if column.name in kept]
             rows = Extension(self.block.columns, layout.raw, made)
-            folds[k] = self.family.prepare(
+            folds[k, stride] = self.family.prepare(
                 params,
                 layout.learned,
-                rows(self.block.values[fit]),
-                self.y[fit],
+                rows(self.block.values[fit][::stride]),
+                self.y[fit][::stride],
                 task=self.budget.task,
                 threads=self.budget.threads,
                 evaluation=(rows(self.block.values[score]), self.y[score]),
             )
-        return folds[k]
+        return folds[k, stride]
 
     def layout_of(self, k: int, group: str) -> Layout:
         """The columns of a group in fold k; see `prepared`."""
@@ -165,8 +175,13 @@ def zero_rmse(y: npt.NDArray[np.float64], task: Task) -> float:
     return float(np.sqrt(np.mean((y - (0.5 if task == "direction" else 0.0)) ** 2)))
 
 
+def rung_name(progress: float) -> str:
+    """What a trial that has got so far has been fitted on."""
+    return "the sample" if progress == SAMPLED else f"fold {progress / 100:g}"
+
+
 def run_trial(cache: FoldCache, params: Mapping[str, Any]) -> Iterator[Progress]:
-    """Fit and score fold after fold, with a report at every rung and at the end of every fold.
+    """Fit and score on a sample, then fold after fold, with a report after each.
 
     Parameters
     ----------
@@ -175,34 +190,45 @@ def run_trial(cache: FoldCache, params: Mapping[str, Any]) -> Iterator[Progress]
     params:
         The family's parameters, and ``feature_group``.
     """
-    own, _, _ = split_group(params)
-    rmse: list[float] = []
-    zero: list[float] = []
-    rounds: list[int] = []
-    parts: list[npt.NDArray[np.float32]] = []
+    zero = [zero_rmse(cache.y[score], cache.budget.task) for _, score in cache.folds]
+    last = len(cache.folds) - 1
+    if cache.sample_stride > 1:
+        sampled = _fitted(cache, params, last, cache.sample_stride, _short_patience(cache, params))
+        yield Progress(SAMPLED, sampled.best_score / zero[last])
+    fits: list[EarlyStopping] = []
     for k in range(len(cache.folds)):
-        y = cache.y[cache.folds[k][1]]
-        zero.append(zero_rmse(y, cache.budget.task))
-        training = cache.family.start(
-            cache.prepared(k, params), own, threads=cache.budget.threads, seed=cache.budget.seed
-        )
-        stopping = EarlyStopping(training, y, cache.budget.patience, cache.budget.round_step)
-        rungs = list(RUNGS) if k == 0 and cache.family.boosted else []
-        rate = float(params.get("learning_rate", 1.0))
-        while not stopping.finished:
-            stopping.advance()
-            while rungs and rate * training.rounds >= rungs[0][1]:
-                yield Progress(rungs.pop(0)[0], stopping.best_score / zero[0])
-        for progress, _ in rungs:
-            yield Progress(progress, stopping.best_score / zero[0])
-        rmse.append(stopping.best_score)
-        rounds.append(stopping.best_rounds)
-        parts.append(stopping.best_predictions.astype(np.float32))
+        fits.append(_fitted(cache, params, k))
+        rmse = [fit.best_score for fit in fits]
         yield Progress(
             100 * (k + 1),
-            float(np.mean(np.divide(rmse, zero))),
+            float(np.mean(np.divide(rmse, zero[: k + 1]))),
             tuple(rmse),
-            tuple(zero),
-            tuple(rounds),
-            np.concatenate(parts) if k + 1 == len(cache.folds) else None,
+            tuple(zero[: k + 1]),
+            tuple(fit.best_rounds for fit in fits),
+            np.concatenate([f.best_predictions for f in fits], dtype=np.float32) if k == last else None,
         )
+
+
+def _short_patience(cache: FoldCache, params: Mapping[str, Any]) -> int:
+    """Early stopping on the sample: after 1 / (learning rate) rounds without a new best.
+
+    Boosting with rate η takes in 1/η rounds about the same way as with any other (Friedman 2001): what has
+    not got better by then is a trial to cut, and waiting as long as for a final score is most of its cost.
+    """
+    budget, rate = cache.budget, float(cache.family.filled(split_group(params)[0])["learning_rate"])
+    return min(budget.patience, max(1, math.ceil(1 / (rate * budget.round_step))))
+
+
+def _fitted(
+    cache: FoldCache, params: Mapping[str, Any], k: int, stride: int = 1, patience: int | None = None
+) -> EarlyStopping:
+    """Fold k, trained until its early stopping."""
+    budget = cache.budget
+    own, _, _ = split_group(params)
+    prepared = cache.prepared(k, params, stride)
+    training = cache.family.start(prepared, own, threads=budget.threads, seed=budget.seed)
+    y = cache.y[cache.folds[k][1]]
+    stopping = EarlyStopping(training, y, patience or budget.patience, budget.round_step)
+    while not stopping.finished:
+        stopping.advance()
+    return stopping

@@ -17,8 +17,7 @@ from marketray.features.fitted import FittedFeature
 from marketray.models import get_family
 from marketray.models.contribution import Ranking, rank_columns
 from marketray.settings import Settings, TuningSettings
-from marketray.tuning import contributions
-from marketray.tuning.contributions import Contributions, read_contributions, stored_or_ranked
+from marketray.tuning.contributions import rank_folds, read_contributions, write_contributions
 from marketray.tuning.family import fine_space
 from marketray.tuning.records import read_records, write_json
 from marketray.tuning.spaces import Choice, first_space, grouped, narrowed
@@ -97,12 +96,10 @@ def test_trees_choose_among_the_groups_and_start_with_all() -> None:
     assert fine_space("ar", linear, dict(linear.start), rankings) == narrowed(linear, dict(linear.start))
 
 
-def test_contributions_are_computed_once_stored_and_read_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_contributions_are_those_of_each_fold_and_read_back(tmp_path: Path) -> None:
     cache = FoldCache(get_family("xgboost"), shifting(), folds(ROWS), Budget(seed=7), FITTED)
     assert read_contributions(tmp_path) is None
-    found = stored_or_ranked(tmp_path, cache, PARAMS, 20)
+    found = rank_folds(cache, PARAMS, 20)
     for k, (fit, _) in enumerate(folds(ROWS)):
         plain = FoldCache(get_family("xgboost"), shifting(), [(fit, fit)], Budget(seed=7), FITTED)
         assert found.folds[k] == plain.ranking(0, PARAMS, 20).shares
@@ -115,9 +112,8 @@ def test_contributions_are_computed_once_stored_and_read_back(
         {"feature": name, "share": pytest.approx(mean[name])}
         for name in sorted(NAMES, key=lambda name: -mean[name])
     ]
-    monkeypatch.setattr(contributions, "rank_folds", lambda *_: Contributions({}, 0, [], 0.0))
-    assert stored_or_ranked(tmp_path, cache, PARAMS, 20) == found == read_contributions(tmp_path)
-    assert stored_or_ranked(tmp_path, cache, PARAMS, 21).rounds == 0  # other models: computed again
+    write_contributions(tmp_path, found)
+    assert read_contributions(tmp_path) == found
     (tmp_path / "contributions.json").write_text("{")
     with pytest.raises(TuningError, match=r"contributions\.json: not readable as contributions"):
         read_contributions(tmp_path)

@@ -33,7 +33,7 @@ COMPLETE = TrialRecord(
     None,
 )
 PRUNED = replace(
-    COMPLETE, trial_id="ar-stage1-0001", number=1, state="pruned", cv_rmse=None, rungs=[[33.0, 0.99]]
+    COMPLETE, trial_id="ar-stage1-0001", number=1, state="pruned", cv_rmse=None, rungs=[[10.0, 0.99]]
 )
 
 
@@ -55,7 +55,7 @@ def test_plain_lines_once_for_each_trial(tmp_path: Path, caplog: pytest.LogCaptu
         assert view.update() == 2
     assert caplog.messages == [
         "tune: ar stage 1: 1 of 5 trials; cv_rmse 1.2345e-03, 0.98765 of zero",
-        "tune: ar stage 1: 2 of 5 trials; pruned at 33",
+        "tune: ar stage 1: 2 of 5 trials; pruned after the sample, 0.98765 of zero",
     ]
 
 

@@ -28,7 +28,7 @@ from marketray.tuning import stage
 from marketray.tuning.contributions import read_contributions
 from marketray.tuning.records import best_of, read_records
 from marketray.tuning.result import TuneResult, overlap_share
-from marketray.tuning.stage import cpu_share, run_tune, tune_block
+from marketray.tuning.stage import run_tune, trials_at_once, tune_block
 from marketray.tuning.trial import Budget, FoldCache, run_trial
 from tests.tuning.rows import block, folds
 
@@ -40,11 +40,17 @@ def tuning(**more: object) -> TuningSettings:
 
 
 @pytest.mark.parametrize(
-    ("cpus", "families", "share"),
-    [(2, 3, 0.6), (16, 3, 5.3), (1, 3, 0.3), (2, 1, 2.0), (0, 3, 0.1), (3, 3, 1.0)],
+    ("slots", "names", "at_once"),
+    [
+        (2, ("xgboost", "lightgbm", "ar"), [1, 1, 1]),
+        (16, ("xgboost", "lightgbm", "ar"), [8, 8, 1]),
+        (1, ("xgboost", "lightgbm"), [1, 1]),
+        (5, ("ar", "lightgbm"), [1, 5]),
+        (4, ("ar",), [4]),
+    ],
 )
-def test_cpu_share_is_rounded_down_to_a_tenth(cpus: float, families: int, share: float) -> None:
-    assert cpu_share(cpus, families) == share
+def test_the_boosted_families_share_the_cpus(slots: int, names: tuple[str, ...], at_once: list[int]) -> None:
+    assert trials_at_once(slots, names) == dict(zip(names, at_once, strict=True))
 
 
 def test_overlap_share_by_hand() -> None:
@@ -213,9 +219,7 @@ def test_a_failing_trial_is_told_in_its_own_words(ray_local: None, tmp_path: Pat
     rows = block()
     rows.values[5, 0] = np.nan
     settings = tuning(families=("ar",), stage1_trials=1, stage2_trials=0)
-    with pytest.raises(
-        TuningError, match=r"tune-ar-stage1: 1 of 1 trials failed; the first: ar: \['return_1_lag_0'\]"
-    ):
+    with pytest.raises(TuningError, match=r"tune: 1 trials failed; the first: ar: \['return_1_lag_0'\]"):
         tune_block(rows, folds(), settings, tmp_path)
     assert read_records(tmp_path / "ar" / "stage1") == []
 

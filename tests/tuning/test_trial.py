@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from marketray.features.fits import QuantileCuts, StandardScore
 from marketray.features.fitted import FittedFeature
 from marketray.models import get_family
-from marketray.tuning.trial import Budget, FoldCache, run_trial, zero_rmse
+from marketray.models.base import EarlyStopping
+from marketray.tuning.trial import Budget, FoldCache, run_trial, rung_name
 from tests.tuning.rows import block, folds
 
 PARAMS = {
@@ -89,37 +92,59 @@ def test_fitted_features_of_each_fold_are_those_of_its_training_rows() -> None:
         np.testing.assert_allclose(last.fold_rmse, expected, rtol=1e-6)
 
 
-def test_rungs_of_boosted_and_of_linear_families() -> None:
-    def progress(family: str) -> list[int]:
-        return [r.progress for r in run_trial(cache(family), PARAMS[family])]
-
-    assert progress("xgboost") == progress("lightgbm") == [11, 33, 100, 200, 300]
-    assert progress("ar") == [100, 200, 300]
+def sampled_cache(family: str) -> FoldCache:
+    """Rows enough for a rung on every third row."""
+    size = 36_000
+    return FoldCache(get_family(family), block(size), folds(size), Budget(seed=7))
 
 
-def test_a_trial_that_ends_before_a_rung_reports_it_anyway() -> None:
-    params = {**PARAMS["xgboost"], "learning_rate": 0.01, "n_estimators": 20}
-    reports = list(run_trial(cache("xgboost"), params))
-    assert [r.progress for r in reports] == [11, 33, 100, 200, 300]
-    assert reports[0].score == reports[1].score == reports[2].score
+def test_a_rung_before_the_folds_where_a_sample_saves_rounds() -> None:
+    def progress(c: FoldCache) -> list[int]:
+        return [r.progress for r in run_trial(c, {**PARAMS[c.family.name], "n_estimators": 20})]
+
+    assert progress(sampled_cache("xgboost")) == progress(sampled_cache("lightgbm")) == [10, 100, 200, 300]
+    assert [r.progress for r in run_trial(sampled_cache("ar"), PARAMS["ar"])] == [100, 200, 300]
+    assert progress(cache("xgboost")) == [100, 200, 300]
 
 
-def test_rungs_come_at_equal_learning_rate_times_rounds() -> None:
-    for rate in (0.02, 0.1):
-        c = cache("xgboost")
-        steps = run_trial(c, {**PARAMS["xgboost"], "learning_rate": rate, "n_estimators": 1_000})
-        first = next(steps)
-        full = get_family("xgboost").start(
-            c.prepared(0, PARAMS["xgboost"]), {**PARAMS["xgboost"], "learning_rate": rate}
-        )
-        scores = []
-        for _ in range(round(1 / rate / 10)):
-            full.advance(10)
-            y = c.y[folds()[0][1]]
-            scores.append(np.sqrt(np.mean((y - full.predictions()) ** 2)))
-        assert first.score * zero_rmse(c.y[folds()[0][1]], "regression") == pytest.approx(
-            min(scores), rel=1e-9
-        )
+@pytest.mark.parametrize(("rows", "stride"), [(29_999, 1), (30_000, 3), (61_000, 6), (500_000, 8)])
+def test_the_sample_keeps_at_least_10_000_rows(rows: int, stride: int) -> None:
+    cut = [(slice(0, 100), slice(100, 200)), (slice(0, rows), slice(rows, rows + 100))]
+    small = block(rows + 100, lags=1, features=1)
+    assert FoldCache(get_family("lightgbm"), small, cut, Budget()).sample_stride == stride
+
+
+@pytest.mark.parametrize("family", ["xgboost", "lightgbm"])
+@pytest.mark.parametrize(("rate", "patience"), [(0.3, 1), (0.04, 3), (0.005, 10)])
+def test_the_sample_is_every_third_row_of_the_last_fold_and_its_patience_follows_the_learning_rate(
+    family: str, rate: float, patience: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[int] = []
+
+    class Seen(EarlyStopping):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            used.append(self.patience)
+
+    monkeypatch.setattr("marketray.tuning.trial.EarlyStopping", Seen)
+    c, params = sampled_cache(family), {**PARAMS[family], "learning_rate": rate}
+    steps = run_trial(c, params)
+    first, _ = next(steps), next(steps)
+    assert used == [patience, 10]  # 10: of a final score
+    fit, score = c.folds[-1]
+    columns = get_family(family).columns(c.block.columns)
+    X, y = c.block.select(columns).values, c.block.y
+    model = get_family(family).fit(
+        params,
+        columns,
+        X[fit][::3],
+        y[fit][::3],
+        seed=7,
+        evaluation=(X[score], y[score]),
+        patience=patience,
+    )
+    rmse = np.sqrt(np.mean((y[score] - model.predict(X[score])) ** 2))
+    assert first.score == pytest.approx(rmse / np.sqrt(np.mean(y[score] ** 2)), rel=1e-6)
 
 
 def test_binned_rows_are_built_once_and_few_kinds_are_kept() -> None:
@@ -148,3 +173,7 @@ def test_nothing_after_a_fold_changes_it() -> None:
             assert last.predictions is not None
             parts.append(last.predictions[:n])
         np.testing.assert_array_equal(parts[0], parts[1])
+
+
+def test_rungs_have_names() -> None:
+    assert [rung_name(p) for p in (10.0, 100.0, 200.0)] == ["the sample", "fold 1", "fold 2"]
