@@ -93,15 +93,18 @@ def run_pipeline(settings: Settings) -> PipelineResult:
 
 
 def _has_news(settings: Settings) -> bool:
-    """Whether there are articles to score; says so where they are left alone."""
-    from marketray.ingest.bronze import ARTICLES
+    """Whether there are articles to score; says so where not. Scores of articles that are gone go too."""
     from marketray.lake import Lake
+    from marketray.sentiment.publish import withdraw_sentiment
+    from marketray.sentiment.store import ARTICLES
 
     if not settings.sentiment.enabled:
         logger.info("stage sentiment: skipped, since sentiment.enabled is false")
         return False
-    found = bool(Lake(settings.lake_uri).partitions(ARTICLES, instrument=settings.instrument))
+    lake = Lake(settings.lake_uri)
+    found = bool(lake.partitions(ARTICLES, instrument=settings.instrument))
     if not found:
+        withdraw_sentiment(lake, settings.instrument)
         logger.info("stage sentiment: skipped, since there are no articles of %s", settings.instrument)
     return found
 

@@ -236,6 +236,7 @@ class TuningSettings(_Section):
     round_step: int = Field(10, ge=1)
     max_rounds: int = Field(9_000, ge=10)  # cap on n_estimators
     ar_max_lags: int = Field(60, ge=1, le=60)
+    parallel_trials: int = Field(2, ge=1)  # of a family; decides what a trial can know of those before it
     pruning: bool = True
     feature_groups: bool = True  # stage 2 of trees chooses a group of columns by contribution in each fold
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marketray.dataset.load import dataset_content, load_split
-from marketray.errors import DataError, SettingsError
+from marketray.errors import DataError, LakeError, SettingsError
 from marketray.evaluation.backtest import backtest_section
 from marketray.evaluation.breakdown import breakdown
 from marketray.evaluation.multiple import confidence_set, session_sums, superior_ability
@@ -36,6 +36,7 @@ __all__ = ["report_sections"]
 FloatArray = npt.NDArray[np.float64]
 
 _SHOWN = ("trial_id", "family", "stage", "number", "state", "score", "cv_rmse", "seconds", "params")
+_YEAR_US = 365.25 * 86_400e6
 _COUNTS = ("rows_in", "rows_out", "rows_quarantined", "rows_dropped")
 
 
@@ -86,7 +87,10 @@ def _significance(forecasts: Forecasts, prediction: FloatArray, oot: Block, tria
 
     def sharpe() -> dict[str, Any]:
         earned = session_sums(np.sign(prediction) * oot.y, oot.session_open_us)[1]
-        return dict(sharpe_figures(earned, trials.returns, trials.counted))
+        years = (oot.decision_us[-1] - oot.decision_us[0]) / _YEAR_US
+        return dict(
+            sharpe_figures(earned, trials.returns, trials.counted, periods_per_year=len(earned) / years)
+        )
 
     return {
         "clark_west": _or_missing(nested),
@@ -141,8 +145,8 @@ def _lineage(forecasts: Forecasts, winner: str) -> dict[str, Any]:
 
 
 def _or_missing(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The section, or why there is none: too few rows, sessions or trials, or costs that are not known."""
+    """The section, or why there is none: too few rows, sessions or trials, no bars, unknown costs."""
     try:
         return make()
-    except (DataError, SettingsError) as e:
+    except (DataError, LakeError, SettingsError) as e:
         return {"missing": e.message}

@@ -56,6 +56,11 @@ __all__ = ["Ranking", "Selection", "rank_candidates", "refit_cpus", "run_select"
 
 logger = logging.getLogger(__name__)
 
+_TEST_CODE = tuple(
+    f"marketray.evaluation.{n}" for n in ("gate", "gate_rules", "hac", "significance", "volatility")
+)
+"""What the gate's numbers are computed by: other code asks the vault another question."""
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -226,8 +231,9 @@ def _selection_key(settings: Settings, split: Split, ranking: Ranking) -> str:
 
 
 def _evidence_key(settings: Settings, ranking: Ranking) -> str:
-    """Digest of the question put to the vault: the same models under the same gate are one opening."""
-    return digest(ranking.key, settings.gate.model_dump(mode="json"))
+    """Digest of the question put to the vault: the same winner under the same gate is one opening."""
+    gate = settings.gate.model_dump(mode="json")
+    return digest(ranking.key, ranking.order[0], gate, code_hash(*_TEST_CODE))
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def audit_bars(settings: Settings, size: int | None = None) -> AuditBars:
     """
     lake = Lake(settings.lake_uri)
     interval = settings.bar_interval_minutes
-    available = available_columns(lake, settings.instrument)
+    available = available_columns(lake, settings.instrument, news=settings.sentiment.enabled)
     origin = f"{settings.instrument} in {settings.lake_uri}"
     stored = any(name in COLUMNS for name in available)
     catalog = build_catalog(settings.features, available if stored else (*COLUMNS, NEWS), interval)

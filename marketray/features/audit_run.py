@@ -113,7 +113,7 @@ def audit_parity(settings: Settings, day: date | None = None) -> AuditReport:
         The features or the bars are not what is required; the lake has no bars of the instrument or day.
     """
     lake = Lake(settings.lake_uri)
-    available = available_columns(lake, settings.instrument)
+    available = available_columns(lake, settings.instrument, news=settings.sentiment.enabled)
     if not available:
         msg = f"audit parity: no bars of {settings.instrument} in {settings.lake_uri}"
         raise LakeError(msg, hint="run `marketray ingest` first, or check `instrument` and `lake`")

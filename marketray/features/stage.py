@@ -30,7 +30,7 @@ from marketray.features.items import (
 from marketray.features.work import BARS, FeatureTask, compute_features, load_catalog, where
 from marketray.hashing import code_hash, digest
 from marketray.lake import Lake
-from marketray.sentiment.store import news_contents
+from marketray.sentiment.store import news_contents, require_scored
 
 if TYPE_CHECKING:
     from marketray.features.catalog import Catalog
@@ -145,7 +145,7 @@ def _plan(
     settings: Settings, lake: Lake, instrument: str, ranges: Sequence[TimeRange] | None = None
 ) -> _Plan:
     months = _stored_months(lake, instrument)
-    available = available_columns(lake, instrument)
+    available = available_columns(lake, instrument, news=settings.sentiment.enabled)
     catalog = load_catalog(settings.features, available, settings.bar_interval_minutes)
     recipe = digest(catalog.hash, hours(settings.market), code_hash("marketray.features"))
     spans = month_ranges(months) if ranges is None else ranges
@@ -230,10 +230,20 @@ def _manifest_json(settings: Settings, plan: _Plan, result: FeatureResult) -> di
     }
 
 
-def available_columns(lake: Lake, instrument: str) -> tuple[str, ...]:
+def available_columns(lake: Lake, instrument: str, *, news: bool = True) -> tuple[str, ...]:
     """Bar columns that hold a value in any stored month, and `NEWS` where there are scored articles.
 
     A volume that is null throughout is absent.
+
+    Parameters
+    ----------
+    news:
+        False: scored articles are left alone.
+
+    Raises
+    ------
+    LakeError
+        The articles have changed since they were scored.
     """
     found: dict[str, None] = {}
     for partition in lake.partitions(BARS, instrument=instrument):
@@ -243,7 +253,10 @@ def available_columns(lake: Lake, instrument: str) -> tuple[str, ...]:
         found.update(dict.fromkeys(name for name, count in nulls.items() if count < rows))
         if found.keys() >= set(OPTIONAL):
             break
-    return (*sorted(found), *([NEWS] if news_contents(lake, instrument) else []))
+    scored = news and bool(news_contents(lake, instrument))
+    if scored:
+        require_scored(lake, instrument)
+    return (*sorted(found), *([NEWS] if scored else []))
 
 
 def _stored_months(lake: Lake, instrument: str) -> list[BarMonth]:

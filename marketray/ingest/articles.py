@@ -22,7 +22,6 @@ Precision = Literal["second", "minute", "hour", "day"]
 
 DEFAULT_LATENCY_SECONDS = 60.0
 _LAST_ZONE_ON_EARTH = "Etc/GMT+12"  # POSIX sign: this is UTC-12, where a day ends last
-_SPANS = {"minute": "1m", "hour": "1h"}
 
 
 def available_at_expr(
@@ -67,8 +66,12 @@ def available_at_expr(
     except (ValueError, ZoneInfoNotFoundError) as e:
         msg = f"day_zone={day_zone!r} is not an IANA zone"
         raise SettingsError(msg, hint="for example America/New_York or UTC") from e
-    ends = {name: published_at.dt.truncate(span).dt.offset_by(span) for name, span in _SPANS.items()}
-    ends |= {"second": published_at, "day": _end_of_day(published_at, zone)}
+    ends = {
+        "second": published_at,
+        "minute": published_at.dt.truncate("1m").dt.offset_by("1m"),
+        "hour": published_at.dt.offset_by("1h"),  # an hour of India or Newfoundland ends at half past in UTC
+        "day": _end_of_day(published_at, zone),
+    }
     known_from = pl.coalesce(pl.when(precision == name).then(end) for name, end in ends.items())
     usable = pl.when(collected_at.is_not_null() & known_from.is_not_null()).then(
         pl.max_horizontal(known_from, collected_at)

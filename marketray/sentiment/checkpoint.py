@@ -146,7 +146,8 @@ def _snapshot(model: str, revision: str | None) -> Path:
             return Path(found)
     msg = f"sentiment.model={model!r} (revision={revision or 'main'}) cannot be had: {_first_line(failure)}"
     hint = (
-        f"run `huggingface-cli download {model}` where there is a network and set HF_HOME to its cache, or "
+        f"run `hf download {model}` where there is a network and set HF_HOME to its cache (weights published "
+        "as pickles are converted once, see docs/news.md), or "
         "name a local folder (it starts with /, ~ or .); sentiment.model=finbert-mini needs no network"
     )
     raise SettingsError(msg, hint=hint) from failure

@@ -29,7 +29,8 @@ def model_for(options: SentimentSettings, articles: pl.DataFrame) -> str:
     """The model to use: the one named in the settings, else by the articles' column `source`."""
     if options.model is not None:
         return options.model
-    return SIMULATOR_MODEL if (articles["source"] == _SIMULATED).all() else DEFAULT_MODEL
+    simulated = articles["source"].eq_missing(_SIMULATED)  # an article without a source is not
+    return SIMULATOR_MODEL if simulated.all() else DEFAULT_MODEL
 
 
 def warn_of_stand_in(checkpoint: Checkpoint, articles: pl.DataFrame) -> None:

@@ -19,6 +19,12 @@ __all__ = ["Published", "publish_sentiment"]
 _COLUMNS = ("article_id", "available_at", "positive", "negative", "neutral", "source", "title")
 
 
+def withdraw_sentiment(lake: Lake, instrument: str) -> None:
+    """Delete the scored articles of an instrument that has no articles any more; the texts' scores stay."""
+    for partition in lake.partitions(SENTIMENT, instrument=instrument):
+        lake.delete(SENTIMENT, partition)
+
+
 @dataclass(frozen=True)
 class Published:
     """Partitions written now and right already, and articles stored with and refused without scores."""

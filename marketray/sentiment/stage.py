@@ -25,6 +25,7 @@ from marketray.sentiment.device import TOKEN_BUDGETS, choose_device, choose_dtyp
 from marketray.sentiment.job import Block, Scorer, ScoringJob, pack, store_block, tokenize_block, unpack
 from marketray.sentiment.pool import Pool, plan_pool
 from marketray.sentiment.publish import publish_sentiment
+from marketray.sentiment.store import ARTICLES, articles_content, sentiment_manifest
 from marketray.sentiment.texts import cut_blocks, require_texts, with_text
 from marketray.sentiment.throughput import Throughput
 from marketray.sentiment.tokenizer import export_tokenizer
@@ -42,7 +43,6 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-ARTICLES = "bronze/articles"
 
 _CAUSE = re.compile(r"[\w.]+(Error|Invalid): ")  # the first of a printed chain of exceptions
 
@@ -124,6 +124,7 @@ def run_sentiment(settings: Settings, *, on_block: OnBlock | None = None) -> Sen
         The cluster cannot hold the scoring processes, or a process failed.
     """
     options, lake = settings.sentiment, Lake(settings.lake_uri)
+    content = articles_content(lake, settings.instrument)
     articles = _stored_articles(lake, settings)
     texts = with_text(articles, options.text).unique("text_hash", keep="first", maintain_order=True)
     checkpoint = find_checkpoint(model_for(options, articles), options.revision, settings.home_path)
@@ -156,7 +157,7 @@ def run_sentiment(settings: Settings, *, on_block: OnBlock | None = None) -> Sen
         revision=checkpoint.revision,
         scoring_id=cache.scoring_id,
     )
-    _write_manifest(lake, settings.instrument, result, refused)
+    _write_manifest(lake, settings.instrument, result, refused, content)
     return result
 
 
@@ -311,10 +312,12 @@ def _raise_for_error(row: Block) -> None:
         raise kind(row["message"], hint=row["hint"] or None)
 
 
-def _write_manifest(lake: Lake, instrument: str, result: SentimentResult, refused: pl.DataFrame) -> None:
+def _write_manifest(
+    lake: Lake, instrument: str, result: SentimentResult, refused: pl.DataFrame, content: str
+) -> None:
     reasons: dict[str, Any] = dict(refused.group_by("reason").len().sort("reason").iter_rows())
     lake.write_json(
-        f"manifests/sentiment/{instrument}.json",
+        sentiment_manifest(instrument),
         {
             "key": result.scoring_id,
             "rows_in": result.texts,
@@ -326,6 +329,7 @@ def _write_manifest(lake: Lake, instrument: str, result: SentimentResult, refuse
                 "model": result.model,
                 "revision": result.revision,
                 "reasons": reasons,
+                "articles_content": content,
             },
         },
     )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from marketray.errors import LakeError
+from marketray.hashing import digest
 from marketray.sentiment.signals import MAX_AGE_MINUTES, NEWS_SCHEMA
 
 if TYPE_CHECKING:
@@ -14,7 +16,18 @@ if TYPE_CHECKING:
 
     from marketray.lake import Lake
 
-__all__ = ["SENTIMENT", "months_between", "news_contents", "read_news"]
+__all__ = [
+    "ARTICLES",
+    "SENTIMENT",
+    "articles_content",
+    "months_between",
+    "news_contents",
+    "read_news",
+    "require_scored",
+    "sentiment_manifest",
+]
+
+ARTICLES = "bronze/articles"
 
 SENTIMENT = "silver/sentiment"
 
@@ -27,6 +40,30 @@ def news_contents(lake: Lake, instrument: str) -> dict[str, str]:
         if manifest is not None and manifest.rows_out and manifest.content is not None:
             found[partition["month"]] = manifest.content
     return found
+
+
+def articles_content(lake: Lake, instrument: str) -> str:
+    """Digest of all stored articles of the instrument."""
+    found = []
+    for partition in lake.partitions(ARTICLES, instrument=instrument):
+        manifest = lake.manifest(ARTICLES, partition)
+        found.append([partition["month"], manifest.content if manifest is not None else None])
+    return digest(found)
+
+
+def sentiment_manifest(instrument: str) -> str:
+    """Name of the JSON document in which the sentiment stage notes what it did."""
+    return f"manifests/sentiment/{instrument}.json"
+
+
+def require_scored(lake: Lake, instrument: str) -> None:
+    """Raise LakeError where the articles have changed since they were scored."""
+    noted = lake.read_json(sentiment_manifest(instrument))
+    if noted is None or not lake.partitions(ARTICLES, instrument=instrument):
+        return
+    if noted["detail"].get("articles_content") != articles_content(lake, instrument):
+        msg = f"{ARTICLES} of instrument={instrument} has changed since its articles were scored"
+        raise LakeError(msg, hint="run the sentiment stage (marketray sentiment), then this one again")
 
 
 def months_between(

@@ -32,7 +32,8 @@ class FamilyJob:
     folder:
         ``<tuning folder>/<family>`` on the node that runs the job.
     concurrent:
-        How many of its trials run at once.
+        How many of its trials may run at once, whatever the cluster has: what a trial is suggested and judged
+        by depends on it.
     fitted:
         Features to fit on the training rows of each fold.
     feature_groups:

@@ -32,7 +32,6 @@ __all__ = [
     "family_jobs",
     "overlap_share",
     "run_tune",
-    "trials_at_once",
     "tune_block",
     "tuning_key",
 ]
@@ -41,15 +40,6 @@ logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
 _TRIAL_CPUS = 0.8  # what a trial asks Ray for; the rest is for the small actors of a service on the same CPUs
-
-
-def trials_at_once(slots: int, names: Sequence[str]) -> dict[str, int]:
-    """How many trials of each family run at once, at least one, on `slots` CPUs.
-
-    The boosted families share the CPUs equally; a fit of the autoregression is too short to hold one.
-    """
-    boosted = [name for name in names if get_family(name).boosted] or names
-    return {name: max(1, slots // len(boosted)) if name in boosted else 1 for name in names}
 
 
 def tuning_key(settings: Settings) -> str:
@@ -223,7 +213,6 @@ def family_jobs(
     if not names:
         msg = f"tuning.families={list(tuning.families)}: none of them has task={task!r}"
         raise TuningError(msg, hint="add xgboost or lightgbm")
-    at_once = trials_at_once(_slots(), names)
     return [
         FamilyJob(
             family=name,
@@ -232,7 +221,7 @@ def family_jobs(
             budget=Budget(task, 1, tuning.seed, tuning.patience, tuning.round_step),
             stage1_trials=tuning.stage1_trials,
             stage2_trials=tuning.stage2_trials,
-            concurrent=at_once[name],
+            concurrent=tuning.parallel_trials,
             pruning=tuning.pruning,
             max_rounds=tuning.max_rounds,
             max_lags=tuning.ar_max_lags,

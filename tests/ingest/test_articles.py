@@ -18,7 +18,7 @@ PUBLISHED = datetime(2024, 3, 5, 14, 20, 30, tzinfo=UTC)
     [
         ("second", datetime(2024, 3, 5, 14, 21, 30, tzinfo=UTC)),
         ("minute", datetime(2024, 3, 5, 14, 22, 0, tzinfo=UTC)),
-        ("hour", datetime(2024, 3, 5, 15, 1, 0, tzinfo=UTC)),
+        ("hour", datetime(2024, 3, 5, 15, 21, 30, tzinfo=UTC)),
         ("day", datetime(2024, 3, 6, 12, 1, 0, tzinfo=UTC)),  # no zone declared: UTC-12
     ],
 )

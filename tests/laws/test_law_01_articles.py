@@ -40,6 +40,13 @@ def test_the_default_latency_is_60_seconds_after_the_end_of_the_span(
     assert (delay > timedelta(0)) == (precision != "second")
 
 
+@given(moments, st.sampled_from(["UTC", "Asia/Kolkata", "Asia/Kathmandu", "America/St_Johns"]))
+def test_an_hourly_stamp_waits_for_the_end_of_the_sources_own_hour(published: datetime, zone: str) -> None:
+    hour = published.astimezone(ZoneInfo(zone)).replace(minute=0, second=0, microsecond=0)
+    known = available_at(hour.astimezone(UTC), datetime(1999, 1, 1, tzinfo=UTC), "hour", latency_seconds=0)
+    assert known == hour.astimezone(UTC) + timedelta(hours=1)
+
+
 @given(moments, st.sampled_from(["America/New_York", "Europe/Berlin", "Asia/Kolkata", "UTC", None]))
 def test_a_day_stamp_waits_for_the_end_of_that_day(published: datetime, zone: str | None) -> None:
     known = available_at(published, datetime(1999, 1, 1, tzinfo=UTC), "day", zone, 0)

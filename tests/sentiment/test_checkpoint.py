@@ -65,9 +65,7 @@ def test_a_cached_model_is_known_by_its_commit(saved: Path, offline: Path, tmp_p
 
 
 def test_a_model_that_cannot_be_had_says_how_to_get_it(offline: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        SettingsError, match=r"'ProsusAI/finbert' .*cannot be had(.|\n)*huggingface-cli download"
-    ):
+    with pytest.raises(SettingsError, match=r"'ProsusAI/finbert' .*cannot be had(.|\n)*hf download"):
         find_checkpoint("ProsusAI/finbert", None, tmp_path)
 
 

@@ -19,7 +19,7 @@ from marketray.ingest.schemas import ARTICLE_SCHEMA
 from marketray.lake import Lake, Manifest
 from marketray.sentiment.cache import SCORES, ScoreCache
 from marketray.sentiment.checkpoint import PACKAGED, Checkpoint, find_checkpoint
-from marketray.sentiment.choice import warn_of_stand_in
+from marketray.sentiment.choice import DEFAULT_MODEL, model_for, warn_of_stand_in
 from marketray.sentiment.job import Scorer, ScoringJob
 from marketray.sentiment.stage import (
     ARTICLES,
@@ -28,7 +28,7 @@ from marketray.sentiment.stage import (
     run_sentiment,
     score_texts,
 )
-from marketray.settings import Settings, load_settings
+from marketray.settings import SentimentSettings, Settings, load_settings
 from tests.sentiment.checkpoints import make_texts, plain_scores, save_checkpoint
 
 TEXTS = make_texts(240)
@@ -169,6 +169,15 @@ def test_a_node_with_another_revision_is_refused(tmp_path: Path, saved: Path) ->
 def test_no_articles(tmp_path: Path, saved: Path) -> None:
     with pytest.raises(LakeError, match="bronze/articles: no articles of instrument=X"):
         run_sentiment(settings_of(tmp_path, saved))
+
+
+@pytest.mark.parametrize(
+    ("sources", "model"),
+    [(["simulator"], "finbert-mini"), (["simulator", None], DEFAULT_MODEL), ([None], DEFAULT_MODEL)],
+)
+def test_only_the_simulators_news_gets_the_stand_in_unasked(sources: list[str | None], model: str) -> None:
+    articles = pl.DataFrame({"source": sources}, schema={"source": pl.String})
+    assert model_for(SentimentSettings(), articles) == model
 
 
 @pytest.mark.parametrize(("source", "warned"), [("simulator", False), ("Reuters", True), (None, True)])

@@ -28,7 +28,7 @@ from marketray.tuning import stage
 from marketray.tuning.contributions import read_contributions
 from marketray.tuning.records import best_of, read_records
 from marketray.tuning.result import TuneResult, overlap_share
-from marketray.tuning.stage import run_tune, trials_at_once, tune_block
+from marketray.tuning.stage import family_jobs, run_tune, tune_block
 from marketray.tuning.trial import Budget, FoldCache, run_trial
 from tests.tuning.rows import block, folds
 
@@ -39,18 +39,10 @@ def tuning(**more: object) -> TuningSettings:
     return TuningSettings(**{**SMALL, **more})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("slots", "names", "at_once"),
-    [
-        (2, ("xgboost", "lightgbm", "ar"), [1, 1, 1]),
-        (16, ("xgboost", "lightgbm", "ar"), [8, 8, 1]),
-        (1, ("xgboost", "lightgbm"), [1, 1]),
-        (5, ("ar", "lightgbm"), [1, 5]),
-        (4, ("ar",), [4]),
-    ],
-)
-def test_the_boosted_families_share_the_cpus(slots: int, names: tuple[str, ...], at_once: list[int]) -> None:
-    assert trials_at_once(slots, names) == dict(zip(names, at_once, strict=True))
+@pytest.mark.parametrize("parallel", [1, 5])
+def test_what_a_trial_knows_of_others_depends_on_the_settings_not_on_the_cluster(parallel: int) -> None:
+    jobs = family_jobs([], tuning(parallel_trials=parallel), Path("/nowhere"), "regression")
+    assert [job.concurrent for job in jobs] == [parallel] * len(jobs)
 
 
 def test_overlap_share_by_hand() -> None:
