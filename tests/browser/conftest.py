@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # it keeps an event loop in this thread, which other tests start of their own
 def browser() -> Iterator[Browser]:
     """Debian's Chromium, or the one that CHROMIUM names; skipped where there is none."""
     path = os.environ.get("CHROMIUM") or shutil.which("chromium")
