@@ -13,19 +13,32 @@ import pytest
 from benchmarks.processor import ProcessorTime
 
 ROOT = Path(__file__).parents[2]
-BUSY = "import time; t = time.process_time()\nwhile time.process_time() - t < {}: pass\n{}"
+# Works for some seconds of processor time, says how many it used since its start, does what follows.
+BUSY = "import time\nwhile time.process_time() < {}: pass\nprint(time.process_time(), flush=True)\n{}"
 
 
 def test_processor_time_of_this_process_and_its_descendants() -> None:
-    child = BUSY.format(0.4, "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])")
+    grandchild = BUSY.format(0.5, "input()")  # lives until the test has looked
+    child = BUSY.format(
+        0.4, f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grandchild!r}])"
+    )
     processor = ProcessorTime()
     processor.start()
     own = time.process_time()
-    running = subprocess.Popen([sys.executable, "-c", child, BUSY.format(0.5, "time.sleep(1)")])
-    while time.process_time() - own < 0.3:
-        pass
-    running.wait()
-    assert 1.0 < processor.stop() < 2.0  # 0.3 + 0.4 + 0.5, the interpreters' start, less the last samples
+    with subprocess.Popen(
+        [sys.executable, "-c", child], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        told = float(running.stdout.readline()) + float(running.stdout.readline())
+        while time.process_time() - own < 0.3:
+            pass
+        used = processor.stop()
+        told += time.process_time() - own
+        running.stdin.write("\n")
+    # What the child used to start the other, and ticks of 10 ms, are not in what they told.
+    assert told == pytest.approx(used, abs=0.3)
+    assert told > 1.2
 
 
 @pytest.mark.slow
