@@ -30,11 +30,19 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its confidence interval; all None where the figure is not defined."""
+    """A figure with its confidence interval; all None where the figure is not defined.
+
+    The ends alone are None where the rows hold no interval, see `marketray.evaluation.hac.hac_margin`.
+    """
 
     value: float | None
-    low: float | None
-    high: float | None
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def around(cls, value: float, margin: float | None) -> Estimate:
+        """`value` ± `margin`."""
+        return cls(value) if margin is None else cls(value, value - margin, value + margin)
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class Calibration:
     Attributes
     ----------
     slope, slope_low, slope_high:
-        Slope with its confidence interval.
+        Slope with its confidence interval, whose ends are None as those of `Estimate`.
     intercept:
         In units of the label.
     """
@@ -74,7 +82,7 @@ def balanced_accuracy(
     decision_us, horizon_minutes:
         Decision times (microseconds since the epoch, UTC), shape (n,), and label horizon.
     level:
-        Level of the interval.
+        Probability that the interval covers, a number: 0.8, 0.9, 0.95 or 0.98.
 
     Returns
     -------
@@ -95,11 +103,13 @@ def balanced_accuracy(
     counted = (labels != 0) & (forecasts != 0)
     up, hit = labels[counted] > 0, (labels[counted] > 0) == (forecasts[counted] > 0)
     if up.all() or not up.any():
-        return Estimate(None, None, None)
+        return Estimate(None)
     rising, falling = float(hit[up].mean()), float(hit[~up].mean())
     influence = np.where(up, (hit - rising) / up.mean(), (hit - falling) / (~up).mean()) / 2
     value = (rising + falling) / 2
     margin = hac_margin(influence, np.asarray(decision_us)[counted], horizon_minutes, level=level)
+    if margin is None:
+        return Estimate(value)
     return Estimate(value, max(0.0, value - margin), min(1.0, value + margin))
 
 
@@ -117,8 +127,10 @@ def correlation(
 
     Parameters
     ----------
-    y, prediction, decision_us, horizon_minutes, level:
-        As for `balanced_accuracy`, but all rows count.
+    y, prediction:
+        Labels and forecasts, fractions, shape (n,); all rows count.
+    decision_us, horizon_minutes, level:
+        As for `balanced_accuracy`.
 
     Returns
     -------
@@ -137,13 +149,15 @@ def correlation(
     """
     labels, forecasts = forecast_pair(y, prediction)
     if np.ptp(labels) == 0 or np.ptp(forecasts) == 0:
-        return Estimate(None, None, None)
+        return Estimate(None)
     a, b = _standardised(labels), _standardised(forecasts)
     value = float(np.clip(np.mean(a * b), -1, 1))
     if 1 - value**2 < 1e-12:
-        return Estimate(value, value, value)
+        return Estimate(value)
     influence = (a * b - value * (a**2 + b**2) / 2) / (1 - value**2)
     margin = hac_margin(influence, decision_us, horizon_minutes, level=level)
+    if margin is None:
+        return Estimate(value)
     low, high = np.tanh(np.arctanh(value) + np.array([-margin, margin]))
     return Estimate(value, float(low), float(high))
 
@@ -170,8 +184,10 @@ def skill(
 
     Parameters
     ----------
-    y, prediction, decision_us, horizon_minutes, level:
-        As for `balanced_accuracy`, but all rows count.
+    y, prediction:
+        Labels and forecasts, fractions, shape (n,); all rows count.
+    decision_us, horizon_minutes, level:
+        As for `balanced_accuracy`.
 
     Returns
     -------
@@ -185,12 +201,12 @@ def skill(
     """
     labels, forecasts = forecast_pair(y, prediction)
     if not np.any(labels):
-        return Estimate(None, None, None)
+        return Estimate(None)
     saved, total = labels**2 - (labels - forecasts) ** 2, labels**2
     value = float(saved.mean() / total.mean())
     influence = (saved - value * total) / total.mean()
     margin = hac_margin(influence, decision_us, horizon_minutes, level=level)
-    return Estimate(value, value - margin, value + margin)
+    return Estimate.around(value, margin)
 
 
 def calibration(
@@ -205,8 +221,10 @@ def calibration(
 
     Parameters
     ----------
-    y, prediction, decision_us, horizon_minutes, level:
-        As for `balanced_accuracy`, but all rows count.
+    y, prediction:
+        Labels and forecasts, fractions, shape (n,); all rows count.
+    decision_us, horizon_minutes, level:
+        As for `balanced_accuracy`.
 
     Raises
     ------
@@ -225,8 +243,8 @@ def calibration(
     slope = float(np.mean(centred * labels)) / spread
     intercept = float(labels.mean() - slope * forecasts.mean())
     influence = centred * (labels - intercept - slope * forecasts) / spread
-    margin = hac_margin(influence, decision_us, horizon_minutes, level=level)
-    return Calibration(slope, intercept, slope - margin, slope + margin)
+    ends = Estimate.around(slope, hac_margin(influence, decision_us, horizon_minutes, level=level))
+    return Calibration(slope, intercept, ends.low, ends.high)
 
 
 def _standardised(x: FloatArray) -> FloatArray:

@@ -14,7 +14,14 @@ import numpy.typing as npt
 
 from marketray.errors import DataError
 
-__all__ = ["BANDWIDTH_HORIZONS", "checked_rows", "hac_margin", "hac_standard_error", "horizon_and_freedom"]
+__all__ = [
+    "BANDWIDTH_HORIZONS",
+    "LEAST_BANDWIDTHS",
+    "checked_rows",
+    "hac_margin",
+    "hac_standard_error",
+    "horizon_and_freedom",
+]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -22,7 +29,19 @@ IntArray = npt.NDArray[np.int64]
 BANDWIDTH_HORIZONS = 4
 """Bartlett lags reach this many horizons."""
 
+LEAST_BANDWIDTHS = 4
+"""Rows hold at least so many bandwidths, or there is no interval: it would be too narrow."""
+
 _MINUTE_US = 60_000_000
+_NO_VARIATION = 1e-12
+_CRITICAL = {
+    0.8: (1.2816, 1.3040, 0.5135, -0.3386),
+    0.9: (1.6449, 2.1859, 0.3142, -0.3427),
+    0.95: (1.9600, 2.9694, 0.4160, -0.5324),
+    0.98: (2.3263, 4.1618, 0.5368, -0.9060),
+}
+"""Of a two-sided interval by level: coefficients of 1, b, b² and b³ for the Bartlett window, b its width in
+units of the rows."""
 
 
 def hac_standard_error(x: npt.ArrayLike, decision_us: npt.ArrayLike, horizon_minutes: int) -> float:
@@ -70,21 +89,43 @@ def hac_standard_error(x: npt.ArrayLike, decision_us: npt.ArrayLike, horizon_min
 
 def hac_margin(
     x: npt.ArrayLike, decision_us: npt.ArrayLike, horizon_minutes: int, *, level: float = 0.95
-) -> float:
+) -> float | None:
     """Half the width of the two-sided confidence interval of the mean of `x`.
 
-    Student's t quantile times `hac_standard_error`, with the degrees of freedom that `DMResult` states.
+    `hac_standard_error` times the quantile of its fixed-b distribution, which knows that the estimate of the
+    variance is itself noisy, and too small on average, where the rows hold few bandwidths.
+
+    Parameters
+    ----------
+    x, decision_us, horizon_minutes:
+        As for `hac_standard_error`.
+    level:
+        Probability that the interval covers the mean: 0.8, 0.9, 0.95 or 0.98.
+
+    Returns
+    -------
+    float or None
+        In units of `x`. None where the rows hold less than `LEAST_BANDWIDTHS` bandwidths, or do not vary.
 
     Raises
     ------
     DataError
-        As `hac_standard_error`.
-    """
-    from scipy.stats import t
+        As `hac_standard_error`, or the level is another one.
 
+    References
+    ----------
+    Kiefer and Vogelsang (2005), A new asymptotic theory for heteroskedasticity-autocorrelation robust tests,
+    Econometric Theory 21, table 1 (Bartlett).
+    """
+    if level not in _CRITICAL:
+        msg = f"hac_margin: level={level}; required: one of {list(_CRITICAL)}"
+        raise DataError(msg, hint="use 0.95")
     _, minutes = checked_rows(x, decision_us, horizon_minutes)
-    _, freedom = horizon_and_freedom(minutes, horizon_minutes)
-    return float(t.ppf(0.5 + level / 2, freedom)) * hac_standard_error(x, decision_us, horizon_minutes)
+    b = _bandwidth_rows(minutes, horizon_minutes) / len(minutes)
+    error = hac_standard_error(x, decision_us, horizon_minutes)
+    if b * LEAST_BANDWIDTHS > 1 or error <= _NO_VARIATION * float(np.abs(x).max()):
+        return None
+    return float(np.polynomial.polynomial.polyval(b, _CRITICAL[level])) * error
 
 
 def checked_rows(
@@ -117,8 +158,16 @@ def horizon_and_freedom(minutes: IntArray, horizon_minutes: int) -> tuple[int, f
     Spectral Analysis and Time Series, table 6.2).
     """
     n = len(minutes)
+    freedom = max(1.0, min(n - 1.0, 3 * n / _bandwidth_rows(minutes, horizon_minutes)))
+    return int(np.ceil(horizon_minutes / _spacing(minutes))), freedom
+
+
+def _bandwidth_rows(minutes: IntArray, horizon_minutes: int) -> float:
+    """Reach of the Bartlett window in rows, at least 1."""
+    return max((BANDWIDTH_HORIZONS * horizon_minutes + 1) / _spacing(minutes), 1.0)
+
+
+def _spacing(minutes: IntArray) -> float:
+    """Minutes from row to row, the usual ones."""
     gaps = np.diff(np.unique(minutes))
-    spacing = float(np.median(gaps)) if len(gaps) else 1.0
-    bandwidth_rows = (BANDWIDTH_HORIZONS * horizon_minutes + 1) / spacing
-    freedom = max(1.0, min(n - 1.0, 3 * n / max(bandwidth_rows, 1.0)))
-    return int(np.ceil(horizon_minutes / spacing)), freedom
+    return float(np.median(gaps)) if len(gaps) else 1.0

@@ -44,7 +44,8 @@ class HitRate:
     rate:
         Hits / n; None where n = 0.
     low, high:
-        Confidence interval of the rate, cut to [0, 1]; None where n = 0 or it was not asked for.
+        Confidence interval of the rate, cut to [0, 1]; None where there are too few rows for one (see
+        `marketray.evaluation.hac.hac_margin`), all hit or none does, or it was not asked for.
     n:
         Rows that count: label and forecast both differ from zero.
     """
@@ -132,7 +133,7 @@ def hit_rate(
         Decision times (microseconds since the epoch, UTC), shape (n,), and label horizon, for the interval:
         rate ± `marketray.evaluation.hac.hac_margin` of the hits. None: no interval.
     level:
-        Level of the interval.
+        Probability that the interval covers, 0.8, 0.9, 0.95 or 0.98.
 
     Raises
     ------
@@ -150,6 +151,8 @@ def hit_rate(
         return HitRate(rate, None, None, n)
     checked_rows(labels, decision_us, horizon_minutes)
     half = hac_margin(hits, np.asarray(decision_us)[counted], horizon_minutes, level=level)
+    if half is None:
+        return HitRate(rate, None, None, n)
     return HitRate(rate, max(0.0, rate - half), min(1.0, rate + half), n)
 
 

@@ -24,6 +24,15 @@ SESSION = 1_380
 """Minutes of a session, over which volatility has the shape of a U."""
 
 
+KIEFER_VOGELSANG = (1.9600, 2.9694, 0.4160, -0.5324)
+"""Two-sided 95 % critical value of the Bartlett window as a cubic of its share of the rows, from the paper."""
+
+
+def critical_95(n: int, window: float) -> float:
+    """Of the mean of n rows whose errors are estimated with a Bartlett window of so many rows."""
+    return sum(c * (window / n) ** k for k, c in enumerate(KIEFER_VOGELSANG))
+
+
 def garch(rng: np.random.Generator, n: int, paths: int, *, burn: int = 300) -> Array:
     """GARCH(1,1) returns with Student t₆ shocks and unit variance, shape (n, paths)."""
     a, b = 0.05, 0.94

@@ -16,7 +16,7 @@ from marketray.evaluation.association import (
     rank_correlation,
     skill,
 )
-from tests.evaluation.simulations import HORIZON, ar1, overlapping_labels
+from tests.evaluation.simulations import HORIZON, ar1, critical_95, overlapping_labels
 
 MINUTE = 60_000_000
 N = 800
@@ -24,7 +24,7 @@ RNG = np.random.default_rng(8)
 Y = RNG.standard_normal(N) * 1e-3
 PREDICTION = 0.3 * Y + RNG.standard_normal(N) * 4e-4
 US = np.arange(N) * MINUTE
-QUANTILE = float(stats.t(3 * N / 5).ppf(0.975))  # horizon 1: a window of five rows
+QUANTILE = critical_95(N, 5)  # horizon 1: a window of five rows
 
 
 def jackknife_error(statistic: object, *arrays: np.ndarray) -> float:
@@ -71,8 +71,8 @@ def test_correlation_is_pearsons_with_a_jackknife_interval_on_fishers_scale() ->
     assert np.arctanh(got.high) + np.arctanh(got.low) == pytest.approx(2 * np.arctanh(got.value))
 
 
-def test_a_perfect_correlation_has_no_width_and_a_constant_has_none() -> None:
-    assert correlation(Y, 2 * Y, US, 1) == Estimate(*[pytest.approx(1.0)] * 3)
+def test_a_perfect_correlation_has_no_interval_and_a_constant_no_correlation() -> None:
+    assert correlation(Y, 2 * Y, US, 1) == Estimate(pytest.approx(1.0), None, None)
     assert correlation(Y, -Y, US, 1).value == pytest.approx(-1.0)
     assert correlation(Y, np.zeros(N), US, 1) == Estimate(None, None, None)
     assert correlation(np.ones(N), Y, US, 1) == Estimate(None, None, None)
@@ -91,7 +91,7 @@ def test_skill_is_r2_over_zero_with_a_jackknife_interval() -> None:
     assert got.high - got.low == pytest.approx(2 * margin, rel=1e-2)
     assert got.high + got.low == pytest.approx(2 * got.value)
     assert skill(np.zeros(N), PREDICTION, US, 1) == Estimate(None, None, None)
-    assert skill(Y, np.zeros(N), US, 1) == Estimate(0.0, 0.0, 0.0)
+    assert skill(Y, np.zeros(N), US, 1) == Estimate(0.0, None, None)
 
 
 def test_rank_correlation_is_spearmans_with_ties() -> None:
@@ -108,10 +108,22 @@ def test_calibration_is_the_robust_regression_of_statsmodels() -> None:
         cov_type="HAC", cov_kwds={"maxlags": 4 * horizon, "use_correction": False}
     )
     got = calibration(Y, PREDICTION, US, horizon)
-    half = stats.t(3 * N / (4 * horizon + 1)).ppf(0.975) * fit.bse[1]
+    half = critical_95(N, 4 * horizon + 1) * fit.bse[1]
     expected = (fit.params[1], fit.params[0], fit.params[1] - half, fit.params[1] + half)
     assert got == Calibration(*(pytest.approx(v, rel=1e-8) for v in expected))
     assert calibration(Y, np.full(N, 0.2), US, horizon) == Calibration(None, None, None, None)
+
+
+def test_rows_of_less_than_four_windows_have_figures_without_intervals() -> None:
+    at = slice(0, 483)  # of a window of 121 rows
+    for figure in (balanced_accuracy, correlation, skill):
+        found = figure(Y[at], PREDICTION[at], US[at], HORIZON)
+        assert found.value is not None
+        assert (found.low, found.high) == (None, None)
+    line = calibration(Y[at], PREDICTION[at], US[at], HORIZON)
+    assert line.slope is not None
+    assert (line.slope_low, line.slope_high) == (None, None)
+    assert skill(Y[:484], PREDICTION[:484], US[:484], HORIZON).low is not None
 
 
 def test_intervals_hold_for_overlapping_labels_and_persistent_forecasts() -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from marketray.dataset.load import Block
 from marketray.errors import DataError
 from marketray.evaluation import metrics
+from tests.evaluation.simulations import critical_95
 
 RNG = np.random.default_rng(5)
 Y = RNG.standard_normal(400) * 1e-3
@@ -65,20 +66,25 @@ def test_hit_rate_counts_only_rows_with_a_direction() -> None:
 
 def test_hit_rate_interval_is_that_of_the_mean_of_correlated_hits() -> None:
     import statsmodels.api as sm
-    from scipy.stats import t
 
     hits = (Y > 0) == (PREDICTION > 0)
     us = np.arange(400) * 60_000_000
     fit = sm.OLS(hits.astype(float), np.ones(400)).fit(
         cov_type="HAC", cov_kwds={"maxlags": 20, "use_correction": False}
     )
-    half = t(3 * 400 / 21).ppf(0.975) * float(fit.bse[0])
+    half = critical_95(400, 21) * float(fit.bse[0])
     got = metrics.hit_rate(Y, PREDICTION, us, 5)
     assert (got.low, got.high) == (pytest.approx(hits.mean() - half), pytest.approx(hits.mean() + half))
-    sure = metrics.hit_rate([1, -1, 1], [2, -3, 1], us[:3], 1)
-    assert (sure.low, sure.high) == (1, 1)
     with pytest.raises(DataError, match=r"values have shape \(400,\), decision_us \(3,\)"):
         metrics.hit_rate(Y, PREDICTION, us[:3], 5)
+
+
+def test_a_hit_rate_of_few_rows_or_of_hits_alone_has_no_interval() -> None:
+    us = np.arange(400) * 60_000_000
+    few = metrics.hit_rate(Y[:83], PREDICTION[:83], us[:83], 5)  # of a window of 21 rows
+    assert few == metrics.HitRate(pytest.approx(((Y > 0) == (PREDICTION > 0))[:83].mean()), None, None, 83)
+    assert metrics.hit_rate(Y[:84], PREDICTION[:84], us[:84], 5).low is not None
+    assert metrics.hit_rate(Y, Y, us, 5) == metrics.HitRate(1.0, None, None, 400)
 
 
 def test_a_forecast_without_direction_has_no_hit_rate() -> None:

@@ -199,6 +199,15 @@ def test_an_unknown_number_is_a_dash(key: str, full: Page) -> None:
     assert "nan" not in re.findall(r"\w+", shown)
 
 
+def test_a_group_of_few_rows_says_so_in_place_of_an_interval(full: Page) -> None:
+    report, series = full
+    part = report["breakdown"]["oot"]["month"][0]
+    part["hit_rate"] = {"rate": 0.515, "low": None, "high": None}
+    assert "51.5 too few" in text_of(render_report(report, series))
+    part["hit_rate"] = dict.fromkeys(("rate", "low", "high"))
+    assert " too few" not in text_of(render_report(report, series))
+
+
 def test_a_part_that_could_not_be_computed_says_why(full: Page) -> None:
     report, series = full
     report["significance"]["spa"] = {"missing": "12 sessions; required: 20"}

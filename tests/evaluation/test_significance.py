@@ -15,7 +15,7 @@ from marketray.evaluation.significance import (
     minimum_detectable_r2,
     scaled_diebold_mariano,
 )
-from tests.evaluation.simulations import HORIZON, ar1, market, overlapping_labels
+from tests.evaluation.simulations import HORIZON, ar1, critical_95, market, overlapping_labels
 
 MINUTE = 60_000_000
 
@@ -71,16 +71,46 @@ def test_standard_error_on_a_full_grid_equals_statsmodels_and_arch(horizon: int)
     assert got == pytest.approx(np.sqrt(long_run / 900), rel=1e-10)
 
 
-def test_margin_is_students_quantile_times_the_standard_error() -> None:
+def test_margin_is_the_fixed_b_quantile_times_the_standard_error() -> None:
     import statsmodels.api as sm
-    from scipy.stats import t
 
     x, horizon = series(900), 7
     fit = sm.OLS(x, np.ones((900, 1))).fit(
         cov_type="HAC", cov_kwds={"maxlags": 4 * horizon, "use_correction": False}
     )
-    expected = t(3 * 900 / (4 * horizon + 1)).ppf(0.95) * float(fit.bse[0])
-    assert hac_margin(x, clock(900), horizon, level=0.9) == pytest.approx(expected, rel=1e-10)
+    expected = critical_95(900, 4 * horizon + 1) * float(fit.bse[0])
+    assert hac_margin(x, clock(900), horizon) == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize(("level", "normal"), [(0.8, 1.2816), (0.9, 1.6449), (0.95, 1.96), (0.98, 2.3263)])
+def test_margin_over_many_windows_is_the_normal_one(level: float, normal: float) -> None:
+    x = np.random.default_rng(5).standard_normal(100_000)
+    margin = hac_margin(x, clock(len(x)), 1, level=level)
+    assert margin == pytest.approx(normal * hac_standard_error(x, clock(len(x)), 1), rel=1e-3)
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.9, 0.98])
+def test_the_interval_of_the_fewest_rows_it_is_given_for_covers(phi: float) -> None:
+    """Overlapping noise times a persistent forecast, and its sign: what the figures average."""
+    rng = np.random.default_rng(17)
+    horizon, paths = 10, 600
+    n = 4 * (4 * horizon + 1)
+    total = np.cumsum(rng.standard_normal((n + horizon, paths)), axis=0)
+    noise = total[horizon:] - total[:-horizon]
+    product = noise * ar1(rng, n, paths, phi)
+    assert hac_margin(noise[1:, 0], clock(n - 1), horizon) is None
+    for values in (noise, product, np.sign(product)):
+        inside = [abs(x.mean()) <= (hac_margin(x, clock(n), horizon) or 0.0) for x in values.T]
+        assert 0.9 <= np.mean(inside) <= 0.98
+
+
+def test_values_that_do_not_vary_have_no_interval() -> None:
+    assert hac_margin(np.full(900, 0.1), clock(900), 1) is None
+
+
+def test_an_interval_of_an_unknown_level_is_refused() -> None:
+    with pytest.raises(DataError, match=r"level=0.5; required: one of \[0.8, 0.9, 0.95, 0.98\]"):
+        hac_margin(series(900), clock(900), 7, level=0.5)
 
 
 def test_a_night_between_rows_separates_them() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from marketray.evaluation.report.markup import (
+    UNKNOWN,
     Markup,
     Row,
     between,
@@ -36,7 +37,7 @@ _HEAD = (
 _NOTE = (
     "Each row is a part of a split. Among many parts some look good or bad by chance: these figures say "
     "where to look, not what to trade. Months are UTC, hour 00 is the session's first, and thirds of the "
-    "volatility forecast are cut on training rows."
+    "volatility forecast are cut on training rows. Too few: the rows overlap too much for an interval."
 )
 
 
@@ -66,7 +67,12 @@ def _row(part: Mapping[str, Any], axis: Axis) -> Row:
         fixed(part.get("rmse_pct"), 4),
         fixed(part.get("zero_rmse_pct"), 4),
         percent(hits.get("rate"), 1),
-        between(hits.get("low"), hits.get("high"), 1, scale=100),
+        _interval(hits),
         percent(part.get("coverage_80"), 1),
     ]
     return "", cells
+
+
+def _interval(hits: Mapping[str, Any]) -> str:
+    ends = between(hits.get("low"), hits.get("high"), 1, scale=100)
+    return "too few" if ends == UNKNOWN and hits.get("rate") is not None else ends

@@ -157,5 +157,6 @@ def _slope(calibration: Figures | None) -> str:
     """Slope of label on forecast; 1 where the forecast has the right size, 0 where it says nothing."""
     if calibration is None or calibration.get("slope") is None:
         return UNKNOWN
+    text = fixed(calibration["slope"], 1)
     ends = between(calibration.get("slope_low"), calibration.get("slope_high"), 1)
-    return f"{fixed(calibration['slope'], 1)} ({ends})"
+    return text if ends == UNKNOWN else f"{text} ({ends})"
