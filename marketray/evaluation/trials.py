@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 
 from marketray.errors import TuningError
 from marketray.evaluation.multiple import session_sums
-from marketray.tuning.records import TrialRecord, read_predictions, read_records
+from marketray.tuning.records import TrialRecord, configuration, read_predictions, read_records
 
 if TYPE_CHECKING:
     from marketray.dataset.load import Block
@@ -30,10 +31,13 @@ IntArray = npt.NDArray[np.int64]
 class Trials:
     """The full-budget trials of a tuning by session, and how many were tried in all.
 
+    What was tried is a configuration, family and parameters: a trial that repeats another one, as the first
+    of stage 2 repeats the best of stage 1, is no further candidate.
+
     Attributes
     ----------
     names:
-        Trial ids, m of them.
+        Trial ids, m of them, the first of each configuration.
     session_open_us:
         Opens of the sessions with out-of-fold rows, microseconds since the epoch, UTC, ascending, shape (s,).
     losses:
@@ -45,13 +49,13 @@ class Trials:
         to take a position of one unit over the horizon at every decision. Neither unit nor horizon
         matters to a Sharpe ratio.
     counted:
-        All trials: complete, pruned, and those of earlier tunings of this run.
+        All configurations: complete, pruned, and those of earlier tunings of this run.
     pruned:
-        Trials of this tuning that were stopped early; they have no predictions.
+        Configurations of this tuning that were stopped early; they have no predictions.
     earlier:
-        Trials that other tunings of the same run folder left.
+        Configurations that other tunings of the same run folder tried, each tuning's on its own.
     records:
-        All trials of this tuning.
+        All trials of this tuning, repeated ones too.
     """
 
     names: tuple[str, ...]
@@ -87,11 +91,13 @@ def read_trials(run_path: Path, tuning_key: str, block: Block, *, task: Task = "
     Raises
     ------
     TuningError
-        There is no complete trial, predictions are missing, or they belong to rows that the block lacks.
+        There is no complete trial, a record cannot be read, predictions are missing, or they belong to rows
+        that the block lacks.
     """
     root = run_path / "tuning"
     found = list(_records(root / tuning_key))
-    complete = [(folder, record) for folder, record in found if record.state == "complete"]
+    distinct = _distinct(found)
+    complete = [(folder, record) for folder, record in distinct if record.state == "complete"]
     if not complete:
         msg = f"{root / tuning_key}: none of {len(found)} trials is complete; required: at least one"
         raise TuningError(msg, hint="run the tune stage first (marketray tune)")
@@ -104,20 +110,16 @@ def read_trials(run_path: Path, tuning_key: str, block: Block, *, task: Task = "
         losses.append(session_sums((y - forecast) ** 2, rows.session_open_us)[1])
         returns.append(session_sums(np.sign(forecast) * rows.y, rows.session_open_us)[1])
     sessions, zero, count = session_sums(y**2, rows.session_open_us)
-    earlier = sum(
-        1
-        for other in root.iterdir()
-        if other.is_dir() and other.name != tuning_key
-        for _ in other.glob("*/stage*/trial_*.json")
-    )
+    others = [folder for folder in root.iterdir() if folder.is_dir() and folder.name != tuning_key]
+    earlier = sum(len(_configurations(folder)) for folder in others)
     return Trials(
         tuple(record.trial_id for _, record in complete),
         sessions,
         np.column_stack(losses) / count[:, None],
         zero / count,
         np.column_stack(returns),
-        len(found) + earlier,
-        len(found) - len(complete),
+        len(distinct) + earlier,
+        len(distinct) - len(complete),
         earlier,
         tuple(record for _, record in found),
     )
@@ -127,6 +129,28 @@ def _records(folder: Path) -> Iterator[tuple[Path, TrialRecord]]:
     for stage in sorted(folder.glob("*/stage*")):
         for record in read_records(stage):
             yield stage, record
+
+
+def _distinct(found: Sequence[tuple[Path, TrialRecord]]) -> list[tuple[Path, TrialRecord]]:
+    """The first trial of each configuration, a complete one where there is one."""
+    complete_first = sorted(found, key=lambda item: item[1].state != "complete")
+    first: dict[str, tuple[Path, TrialRecord]] = {}
+    for folder, record in complete_first:
+        first.setdefault(configuration(record.family, record.params), (folder, record))
+    return list(first.values())
+
+
+def _configurations(folder: Path) -> set[str]:
+    """What another tuning tried; its records may be of another version in all but family and params."""
+    tried = set()
+    for path in folder.glob("*/stage*/trial_*.json"):
+        try:
+            record = json.loads(path.read_text())
+            tried.add(configuration(record["family"], record["params"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+            msg = f"{path}: not a readable trial record ({type(e).__name__}: {e})"
+            raise TuningError(msg, hint="restore the file: what earlier tunings tried counts too") from e
+    return tried
 
 
 def _positions(ids: pa.ChunkedArray, block: Block, record: TrialRecord) -> npt.NDArray[np.intp]:

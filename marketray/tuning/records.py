@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +21,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from marketray.errors import TuningError
+from marketray.models.contribution import ALL, FEATURE_GROUP
 
-__all__ = ["TrialRecord", "best_of", "read_predictions", "read_records", "write_json", "write_record"]
+__all__ = [
+    "TrialRecord",
+    "best_of",
+    "configuration",
+    "read_predictions",
+    "read_records",
+    "write_json",
+    "write_record",
+]
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,15 @@ class TrialRecord:
     started_at: float
     ended_at: float
     predictions: str | None
+
+
+def configuration(family: str, params: Mapping[str, Any]) -> str:
+    """What a trial tries, as text: equal for two trials of the same model.
+
+    Stage 2 repeats the best trial of stage 1, and may name there that no column is left out.
+    """
+    own = {name: value for name, value in params.items() if (name, value) != (FEATURE_GROUP, ALL)}
+    return json.dumps([family, own], sort_keys=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -25,7 +25,7 @@ SESSION = 1_380
 
 
 KIEFER_VOGELSANG = (1.9600, 2.9694, 0.4160, -0.5324)
-"""Two-sided 95 % critical value of the Bartlett window as a cubic of its share of the rows, from the paper."""
+"""Two-sided 95 % critical value of the Bartlett window, a cubic of its share of the rows; from the paper."""
 
 
 def critical_95(n: int, window: float) -> float:

@@ -13,7 +13,7 @@ from marketray.dataset.load import Block
 from marketray.errors import DataError, TuningError
 from marketray.evaluation.multiple import confidence_set, session_mean_losses, superior_ability
 from marketray.evaluation.trials import Trials, read_trials
-from marketray.tuning.records import TrialRecord, write_record
+from marketray.tuning.records import TrialRecord, read_records, write_record
 from tests.evaluation.blocks import make_block
 
 SESSIONS, M, BLOCK, REPS = 80, 6, 5, 400
@@ -175,7 +175,7 @@ def record(family: str, stage: int, number: int, *, complete: bool) -> TrialReco
         stage=stage,
         number=number,
         state="complete" if complete else "pruned",
-        params={},
+        params={"lags": 10 * stage + number},
         score=1.0,
         cv_rmse=1e-3 if complete else None,
         rounds=1 if complete else None,
@@ -227,6 +227,41 @@ def test_trials_of_all_families_and_stages_are_scored_and_all_are_counted(tmp_pa
     np.testing.assert_allclose(got.losses, np.column_stack([s.mean(axis=1) for s in squares]), rtol=1e-6)
     earned = [np.abs(y), 0 * y, -np.abs(y), y]
     np.testing.assert_allclose(got.returns, np.column_stack([e.sum(axis=1) for e in earned]), atol=1e-12)
+
+
+def test_a_configuration_that_is_tried_again_is_no_further_candidate(tmp_path: Path) -> None:
+    """Stage 2 starts from stage 1's best, whose record it copies; samplers come back to a point too."""
+    tuned(tmp_path, "now", np.arange(N), FORECASTS)
+    tuned(tmp_path, "before", np.arange(N), FORECASTS)
+    once = read_trials(tmp_path, "now", rows())
+    for key in ("now", "before"):
+        folder = tmp_path / "tuning" / key / "xgboost"
+        first = read_records(folder / "stage1")[0]
+        pruned = replace(read_records(folder / "stage1")[1], number=2, trial_id="again")
+        same = {**first.params, "feature_group": "all"}
+        copied = replace(first, stage=2, number=3, params=same, predictions="trial_0003.parquet")
+        fold = np.zeros(N, np.int8)
+        predictions = FORECASTS["xgboost", 1, 0].astype(np.float32)  # type: ignore[union-attr]
+        write_record(folder / "stage2", copied, rows().row_ids, fold, predictions)
+        write_record(folder / "stage1", pruned)
+    again = read_trials(tmp_path, "now", rows())
+    assert (once.counted, once.pruned, once.earlier) == (10, 1, 5)
+    assert (again.counts, again.names) == (once.counts, once.names)
+    np.testing.assert_array_equal(again.losses, once.losses)
+    assert len(again.records) == len(once.records) + 2
+    other_group = replace(copied, number=4, params={**copied.params, "feature_group": "top 50 %"})
+    write_record(
+        folder.parents[1] / "now" / "xgboost" / "stage2", other_group, rows().row_ids, fold, predictions
+    )
+    assert read_trials(tmp_path, "now", rows()).counted == 11
+
+
+def test_a_record_of_an_earlier_tuning_that_cannot_be_read_is_not_passed_over(tmp_path: Path) -> None:
+    tuned(tmp_path, "now", np.arange(N), {("ar", 1, 0): TRUTH})
+    tuned(tmp_path, "before", np.arange(N), {("ar", 1, 0): TRUTH})
+    (tmp_path / "tuning" / "before" / "ar" / "stage1" / "trial_0000.json").write_text("[]")
+    with pytest.raises(TuningError, match=r"trial_0000.json: not a readable trial record \(TypeError"):
+        read_trials(tmp_path, "now", rows())
 
 
 def test_direction_trials_are_scored_as_probabilities(tmp_path: Path) -> None:

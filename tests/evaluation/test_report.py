@@ -142,7 +142,7 @@ def test_key_numbers_of_the_sections_are_those_of_the_document(full: Page) -> No
         "2 of 3; zero is among them": "MCS",
         "57 %; 50 % is what choosing blindly gives": "overfitting",
         "no: probability 1.2 %, needed above 95 %": "deflated Sharpe",
-        "175 trials 87 of them pruned, 25 of earlier tunings": "trials",
+        "175 different models 87 of them pruned, 25 of earlier tunings": "trials",
         "no: p = 0.11 at 0.05 statistic 1.23": "Clark–West",
         "OOT, 80 % 80.30 0.30 0.1600 0.4000 0.5000 0.02000 0.02500 0.000": "intervals",
         "validation: the 80 % interval covers": "range",

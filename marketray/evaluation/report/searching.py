@@ -61,7 +61,7 @@ _QUESTIONS = {
 
 
 def _trials(part: Mapping[str, Any]) -> Row:
-    answer = f"{count(part.get('counted'))} trials"
+    answer = f"{count(part.get('counted'))} different models"
     numbers = f"{count(part.get('pruned'))} of them pruned, {count(part.get('earlier'))} of earlier tunings"
     return "", [_QUESTIONS["trials"], answer, numbers]
 
