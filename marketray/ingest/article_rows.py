@@ -11,13 +11,14 @@ import polars as pl
 
 from marketray.errors import DataError, SettingsError
 from marketray.ingest.article_text import key, normal_text, normal_url, term_pattern
-from marketray.ingest.articles import Precision, available_at_expr
+from marketray.ingest.articles import CLOCK_TOLERANCE, Precision, available_at_expr, earliest_expr
 from marketray.ingest.parsing import parse_stamps
 from marketray.ingest.schemas import ARTICLE_SCHEMA
 from marketray.ingest.sources.articles import TIMES
 
 if TYPE_CHECKING:
     import re
+    from datetime import datetime
 
     from marketray.settings import NewsSettings
 
@@ -35,7 +36,7 @@ _NAIVE = "no_time_zone"
 _UNKNOWN = "unknown"
 
 
-def judge_articles(rows: pl.DataFrame, news: NewsSettings) -> pl.DataFrame:
+def judge_articles(rows: pl.DataFrame, news: NewsSettings, clock: datetime) -> pl.DataFrame:
     """Typed articles with the reason why one is refused or left out.
 
     Parameters
@@ -44,6 +45,9 @@ def judge_articles(rows: pl.DataFrame, news: NewsSettings) -> pl.DataFrame:
         A chunk's articles as `marketray.ingest.sources.articles.RawArticles` describes them.
     news:
         Zones, precision, latency, defaults and filters.
+    clock:
+        The present, tz-aware: an article that was published or collected more than `CLOCK_TOLERANCE` after
+        it, whatever its stamp can mean, is refused.
 
     Returns
     -------
@@ -68,7 +72,7 @@ def judge_articles(rows: pl.DataFrame, news: NewsSettings) -> pl.DataFrame:
         pl.col("language").fill_null(pl.lit(news.language, pl.String)),
         day=(pl.col("precision") == "day").fill_null(value=False),
     )
-    frame = _with_times(frame, rows, news)
+    frame = _with_times(frame, rows, news, clock)
     frame = frame.with_columns(_available_at(frame, news))
     frame = with_keys(frame)
     frame = frame.with_columns(_dropped(frame, news))
@@ -114,7 +118,7 @@ def _precision(rows: pl.DataFrame, news: NewsSettings) -> pl.Series:
     return rows["precision"].str.strip_chars().str.to_lowercase()
 
 
-def _with_times(frame: pl.DataFrame, rows: pl.DataFrame, news: NewsSettings) -> pl.DataFrame:
+def _with_times(frame: pl.DataFrame, rows: pl.DataFrame, news: NewsSettings, clock: datetime) -> pl.DataFrame:
     """`frame` with `published_at`, `collected_at` and `reason`."""
     published = _stamps(rows["published_at"], news.timezone)
     by_day = _stamps(rows["published_at"], "UTC")  # the date as it is written
@@ -135,11 +139,14 @@ def _with_times(frame: pl.DataFrame, rows: pl.DataFrame, news: NewsSettings) -> 
     day = _latest_date(frame)
     frame = frame.with_columns(published_at=pl.when("day").then(day).otherwise("published_at"))
     absent = pl.col("collected_reason") == "missing_time"
+    times = (earliest_expr(pl.col("published_at"), pl.col("precision")), pl.col("collected_at"))
+    ahead = pl.max_horizontal(times) > pl.lit(clock + CLOCK_TOLERANCE).cast(_TIME)
     reason = (
         pl.when(pl.col("time_reason").is_not_null()).then("time_reason")
         .when(~pl.col("precision").is_in(get_args(Precision)).fill_null(value=False))
         .then(pl.lit("unknown_precision"))
         .when(~absent & pl.col("collected_reason").is_not_null()).then(pl.lit("unreadable_collected_at"))
+        .when(ahead).then(pl.lit("after_clock"))
         .when(pl.col("title").is_null() & pl.col("body").is_null()).then(pl.lit("missing_text"))
     )  # fmt: skip
     _require_zones(frame.filter(reason.is_null()))

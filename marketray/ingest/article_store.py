@@ -1,8 +1,9 @@
 """Accepted articles by month: written aside while files are read, freed of copies, put into bronze.
 
 Of articles that share an address, a text or an id of their source the first to be known stays. An article
-stays where it is the first for each of its keys, over all files together; this depends on the articles
-alone, not on the order in which they came.
+stays where it is the first for each of its keys, over all files together, those of earlier ingests and the
+copies among them included: copies are kept aside in ``bronze/article_copies``. What stays depends on the
+articles alone, not on the order in which they came, nor on how they were cut into ingests.
 """
 
 from __future__ import annotations
@@ -20,15 +21,21 @@ from marketray.ingest.bronze import ARTICLES, Published
 from marketray.ingest.schemas import ARTICLE_SCHEMA
 from marketray.lake import Lake, Manifest
 
-__all__ = ["STORED", "ArticleStore", "copies"]
+__all__ = ["COPIED", "COPIES", "STORED", "ArticleStore", "copies"]
+
+COPIES = "bronze/article_copies"
 
 STORED = ARTICLE_SCHEMA.append(pa.field("file", pa.string()))
 """`ARTICLE_SCHEMA` and the `file` that an article came from."""
 
+COPIED = STORED.append(pa.field("reason", pa.string()))
+"""`STORED` and why the article is a copy: same_url, same_text or same_id."""
+
 _KIND = "files"
 _STAGING = "staging/articles"
 _SPILL_ROWS = 32_768
-_IN_BRONZE = -1  # instead of the number of a part that was written aside
+_KEPT, _COPIED = -1, -2  # instead of the number of a part that was written aside: a row of the lake
+_LAKE = {_KEPT: ARTICLES, _COPIED: COPIES}
 _REASONS = dict(zip(KEYS, ("same_url", "same_text", "same_id"), strict=True))
 _INDEX: dict[str, pl.DataType | type[pl.DataType]] = {
     "available_at": pl.Datetime("us", "UTC"),
@@ -74,8 +81,12 @@ class ArticleStore:
         Articles taken so far.
     duplicates:
         After `publish`: copies among them, by reason.
-    displaced:
-        After `publish`: articles of other files that gave way to a copy known before them.
+    displaced, restored:
+        After `publish`: articles of other files that gave way to a copy known before them, and copies of
+        other files that are none any more, since the first of them was in a file that is read again.
+    known:
+        After `publish`: first and last `available_at` (ISO 8601, UTC) and number of all stored articles by
+        source; those that name none stand under "".
     """
 
     def __init__(self, lake: Lake, instrument: str, replaced: Collection[str]) -> None:
@@ -86,7 +97,8 @@ class ArticleStore:
         self._files: dict[str, int] = {}
         self.rows = 0
         self.duplicates: Counter[str] = Counter()
-        self.displaced = 0
+        self.displaced = self.restored = 0
+        self.known: dict[str, dict[str, Any]] = {}
 
     def add(self, frame: pl.DataFrame) -> None:
         """Take articles with `file`, `line`, the columns of `ARTICLE_SCHEMA`, `KEYS` and `rank`."""
@@ -98,26 +110,58 @@ class ArticleStore:
     def publish(self) -> Published:
         """Put the first of all copies into bronze; months that are right already stay untouched."""
         self._spill()
-        stored = [p["month"] for p in self._lake.partitions(ARTICLES, instrument=self._instrument)]
-        for month in stored:
-            self._index_of(with_keys(self._others(month)).with_columns(line=pl.lit(0)), _IN_BRONZE)
+        before: set[str] = set()
+        for number, dataset in _LAKE.items():
+            for partition in self._lake.partitions(dataset, instrument=self._instrument):
+                before.add(partition["month"])
+                others = with_keys(self._others(dataset, partition["month"]))
+                self._index_of(others.with_columns(line=pl.lit(0)), number)
+        index = self._judged()
+        part, copied = pl.col("part"), pl.col("copy").is_not_null()
+        self.duplicates = Counter(sorted(index.filter(part > 0, copied)["copy"].to_list()))
+        self.displaced = len(index.filter(part == _KEPT, copied))
+        self.restored = len(index.filter(part == _COPIED, ~copied))
+        rows = index.filter(~pl.col("again")).select("month", "part", "row", "copy")
+        months = {str(m): own for (m,), own in rows.partition_by("month", as_dict=True).items()}
+        done = Published(rows=self.rows - self.duplicates.total())
+        for month in sorted(before | set(months)):
+            self._publish_month(month, months.get(month, rows.clear()), done)
+        return done
+
+    def _judged(self) -> pl.DataFrame:
+        """The index with `month`, why a row is a `copy`, and whether the same row of its file stands there
+        already, `again`: it could never take the place of that one.
+        """
         index = pl.concat([pl.DataFrame(schema=_INDEX), *self._index])
         self._index = []
         by_name = {self._files[name]: i for i, name in enumerate(sorted(self._files))}
         index = index.with_columns(pl.col("file").replace_strict(by_name, return_dtype=pl.Int32))
         index = index.with_columns(copies(index), month=_month(pl.col("available_at")))
-        new = pl.col("part") != _IN_BRONZE
-        copied = index.filter(new)["copy"].drop_nulls()
-        self.duplicates = Counter(sorted(copied.to_list()))
-        self.displaced = len(index.filter(~new & pl.col("copy").is_not_null()))
-        kept = index.filter(pl.col("copy").is_null()).select("month", "part", "row")
-        months = kept.partition_by("month", as_dict=True, include_key=False)
-        done = Published(rows=self.rows - len(copied))
-        for (month,), rows in sorted(months.items()):
-            self._put(str(month), self._month(str(month), rows), done)
-        for month in sorted(set(stored) - {str(month) for (month,) in months}):
-            self._lake.delete(ARTICLES, {"instrument": self._instrument, "month": month})
-        return done
+        index = index.sort(pl.col("copy").is_not_null(), maintain_order=True)
+        return index.with_columns(again=~pl.struct("rank", "file").is_first_distinct())
+
+    def _publish_month(self, month: str, rows: pl.DataFrame, done: Published) -> None:
+        """Articles and copies of a month. A row that changes sides is, at every moment, in one of them."""
+        copied = pl.col("copy").is_not_null()
+        articles = self._month(month, rows.filter(~copied), STORED)
+        aside = self._month(month, rows.filter(copied), COPIED)
+        back = rows.filter(copied | (pl.col("part") == _COPIED))
+        if len(back) > aside.num_rows:
+            self._put(COPIES, month, self._month(month, back, COPIED))
+            self._put(ARTICLES, month, articles, done)
+            self._put(COPIES, month, aside, done)
+        else:
+            self._put(COPIES, month, aside, done)
+            self._put(ARTICLES, month, articles, done)
+        self._note(articles)
+
+    def _note(self, articles: pa.Table) -> None:
+        """Add a month's articles to what is known of each source; months come in order."""
+        time = pl.col("available_at")
+        spans = _frame(articles).group_by(pl.col("source").fill_null(""), maintain_order=True)
+        for source, first, last, count in spans.agg(time.min(), time.max().alias("last"), pl.len()).rows():
+            noted = self.known.setdefault(source, {"first": first.isoformat(), "last": "", "articles": 0})
+            noted |= {"last": last.isoformat(), "articles": noted["articles"] + count}
 
     def _spill(self) -> None:
         if not sum(map(len, self._waiting)):
@@ -140,40 +184,43 @@ class ArticleStore:
         frame = frame.with_row_index("row").with_columns(file, part=pl.lit(part, pl.Int32))
         self._index.append(frame.select(pl.col(name).cast(kind) for name, kind in _INDEX.items()))
 
-    def _others(self, month: str) -> pl.DataFrame:
-        """A month's articles in bronze from files that are not read now, in their order."""
+    def _others(self, dataset: str, month: str) -> pl.DataFrame:
+        """A month's articles in the lake from files that are not read now, in their order."""
         partition = {"instrument": self._instrument, "month": month}
-        found = self._lake.manifest(ARTICLES, partition)
+        found = self._lake.manifest(dataset, partition)
         if found is None or found.detail.get("kind") != _KIND:
             table = STORED.empty_table()
         else:
-            table = self._lake.read(ARTICLES, partition)
+            table = self._lake.read(dataset, partition)
         return _frame(table).filter(~pl.col("file").is_in(self._replaced))
 
-    def _month(self, month: str, rows: pl.DataFrame) -> pa.Table:
-        """The kept `rows` (part, row) of a month, from where they were written aside and from bronze."""
-        wanted = {part: frame["row"] for (part,), frame in rows.partition_by("part", as_dict=True).items()}
-        frames = []
-        for number in self._parts.get(month, []):
-            if number in wanted:
-                table = self._lake.read(_STAGING, self._aside(month, number))
-                frames.append(_frame(table)[wanted[number]])
-        if _IN_BRONZE in wanted:
-            frames.append(self._others(month)[wanted[_IN_BRONZE]])
-        frame = pl.concat(frames).sort("available_at", "article_id", "source", "url", "title", "body")
-        return frame.to_arrow().cast(STORED)
+    def _month(self, month: str, rows: pl.DataFrame, schema: pa.Schema) -> pa.Table:
+        """The `rows` (part, row, copy) of a month, from where they were written aside and from the lake."""
+        frames = [_frame(STORED.empty_table()).with_columns(reason=pl.lit(None, pl.String))]
+        for (part,), own in rows.partition_by("part", as_dict=True).items():
+            if part in _LAKE:
+                frame = self._others(_LAKE[int(part)], month)
+            else:
+                frame = _frame(self._lake.read(_STAGING, self._aside(month, int(part))))
+            frames.append(frame[own["row"]].with_columns(own["copy"].alias("reason")))
+        frame = pl.concat(frames).sort("available_at", "article_id", "source", "url", "title", "body", "file")
+        return frame.to_arrow().select(schema.names).cast(schema)
 
-    def _put(self, month: str, table: pa.Table, done: Published) -> None:
+    def _put(self, dataset: str, month: str, table: pa.Table, done: Published | None = None) -> None:
+        """Make `table` the month of a dataset, no rows being no partition; note it in `done`."""
         partition = {"instrument": self._instrument, "month": month}
+        if not table.num_rows:
+            self._lake.delete(dataset, partition)
+            return
         content, rows = table_hash(table), table.num_rows
-        key = digest(ARTICLES, content, _KIND)
-        if self._lake.is_current(ARTICLES, partition, key):
-            done.skipped += 1
-        else:
+        key = digest(dataset, content, _KIND)
+        current = self._lake.is_current(dataset, partition, key)
+        if not current:
             manifest = Manifest(key, content, rows, rows, detail={"kind": _KIND})
-            self._lake.write(ARTICLES, partition, table, manifest)
-            done.written += 1
-        done.partitions.append({"dataset": ARTICLES, "month": month, "rows": rows, "content": content})
+            self._lake.write(dataset, partition, table, manifest)
+        if done is not None:
+            done.written, done.skipped = done.written + (not current), done.skipped + current
+            done.partitions.append({"dataset": dataset, "month": month, "rows": rows, "content": content})
 
     def _aside(self, month: str, number: int) -> dict[str, Any]:
         return {"instrument": self._instrument, "month": month, "part": f"{number:06d}"}

@@ -7,7 +7,7 @@ the span it names, since the article can have appeared at any moment of it.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -15,12 +15,22 @@ import polars as pl
 
 from marketray.errors import DataError, SettingsError
 
-__all__ = ["DEFAULT_LATENCY_SECONDS", "Precision", "available_at", "available_at_expr"]
+__all__ = [
+    "CLOCK_TOLERANCE",
+    "DEFAULT_LATENCY_SECONDS",
+    "Precision",
+    "available_at",
+    "available_at_expr",
+    "earliest_expr",
+]
 
 Precision = Literal["second", "minute", "hour", "day"]
 """What `published_at` is exact to."""
 
 DEFAULT_LATENCY_SECONDS = 60.0
+CLOCK_TOLERANCE = timedelta(minutes=5)
+"""How far a source's clock may be ahead of ours: an article stamped later than that is not true."""
+
 _LAST_ZONE_ON_EARTH = "Etc/GMT+12"  # POSIX sign: this is UTC-12, where a day ends last
 
 
@@ -77,6 +87,21 @@ def available_at_expr(
         pl.max_horizontal(known_from, collected_at)
     )
     return usable + pl.duration(microseconds=round(latency_seconds * 1e6))
+
+
+def earliest_expr(published_at: pl.Expr, precision: pl.Expr) -> pl.Expr:
+    """Earliest moment that a stamp can mean, Datetime us UTC; null where the precision is unknown.
+
+    An hourly stamp may name the end of its hour, and a day begins first at UTC+14. For the parameters see
+    `available_at_expr`.
+    """
+    starts = {
+        "second": published_at,
+        "minute": published_at.dt.offset_by("-1m"),
+        "hour": published_at.dt.offset_by("-1h"),
+        "day": published_at.dt.truncate("1d").dt.offset_by("-14h"),
+    }
+    return pl.coalesce(pl.when(precision == name).then(start) for name, start in starts.items())
 
 
 def _end_of_day(published_at: pl.Expr, zone: str) -> pl.Expr:

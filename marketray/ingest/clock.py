@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from marketray.settings import Settings
 
-__all__ = ["fixed_clock", "resolve_clock"]
+__all__ = ["fixed_clock", "present", "resolve_clock"]
 
 _log = logging.getLogger(__name__)
 
@@ -21,6 +21,14 @@ def fixed_clock(settings: Settings) -> datetime | None:
     if settings.clock == "system":
         return datetime.now(UTC)
     return datetime.fromisoformat(settings.clock).astimezone(UTC)
+
+
+def present(settings: Settings) -> datetime:
+    """The time after which nothing can have happened yet, tz-aware UTC: the clock, else the machine's.
+
+    With ``clock: data`` the age of data is measured against their own end; that end is no later than now.
+    """
+    return fixed_clock(settings) or datetime.now(UTC)
 
 
 def resolve_clock(settings: Settings, data_end: datetime) -> datetime:

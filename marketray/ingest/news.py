@@ -12,7 +12,8 @@ import pyarrow as pa
 from marketray.errors import DataError, QualityError, SettingsError
 from marketray.ingest.article_rows import judge_articles
 from marketray.ingest.article_store import ArticleStore
-from marketray.ingest.bronze import Published, discard_staging
+from marketray.ingest.bronze import ARTICLES, Published, discard_staging
+from marketray.ingest.clock import present
 from marketray.ingest.news_record import (
     QUARANTINED,
     NewsResult,
@@ -63,15 +64,15 @@ def ingest_news(settings: Settings) -> NewsResult:
     lake = Lake(settings.lake_uri)
     paths = list(dict.fromkeys(expand_paths(settings.news.paths, settings.resolve, "news.paths", "articles")))
     prints = fingerprint(paths, "news.paths")
-    key = news_key(settings.news, settings.instrument, prints)
-    finished = unchanged_news(lake, settings.instrument, key)
+    key = news_key(settings, settings.news, prints)
+    finished = unchanged_news(settings, lake, key)
     if finished is not None:
         return finished
     names = stored_names(paths, settings.home_path)
     contents = dict(zip(names, (str(p["sha256"]) for p in prints), strict=True))
     discard_staging(lake, settings.instrument)
     try:
-        return _Intake(settings.instrument, settings.news, lake, contents, key).run(paths)
+        return _Intake(settings, settings.news, lake, contents, key).run(paths)
     finally:
         discard_staging(lake, settings.instrument)
 
@@ -80,9 +81,10 @@ class _Intake:
     """One pass over all files; `contents` has the SHA-256 of each by its name in the lake."""
 
     def __init__(
-        self, instrument: str, news: NewsSettings, lake: Lake, contents: dict[str, str], key: str
+        self, settings: Settings, news: NewsSettings, lake: Lake, contents: dict[str, str], key: str
     ) -> None:
-        self._instrument, self._news, self._lake, self._key = instrument, news, lake, key
+        self._instrument = instrument = settings.instrument
+        self._news, self._lake, self._key, self._clock = news, lake, key, present(settings)
         known: dict[str, str] = (lake.read_json(manifest_name(instrument)) or {}).get("files", {})
         same = {name for name, content in known.items() if content in contents.values()}
         self._contents, self._replaced = contents, sorted(same | set(contents))
@@ -125,7 +127,7 @@ class _Intake:
         self._refuse(chunk.broken)
         if not len(chunk.rows):
             return
-        judged = judge_articles(chunk.rows, self._news)
+        judged = judge_articles(chunk.rows, self._news, self._clock)
         self._refuse(judged.filter(pl.col("reason").is_not_null()))
         usable = judged.filter(pl.col("reason").is_null())
         self._dropped.update(usable["dropped"].drop_nulls().to_list())
@@ -192,7 +194,9 @@ class _Intake:
             dropped=dict(sorted(self._dropped.items())),
             duplicates=dict(self._store.duplicates),
             rows_replaced=self._store.displaced,
-            months=[p["month"] for p in done.partitions],
+            rows_restored=self._store.restored,
+            months=[p["month"] for p in done.partitions if p["dataset"] == ARTICLES],
+            known=self._store.known,
             key=self._key,
         )
 

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from marketray.hashing import code_hash, digest
+from marketray.ingest.article_store import COPIES
 from marketray.ingest.bronze import ARTICLES
 
 if TYPE_CHECKING:
     from marketray.lake import Lake
-    from marketray.settings import NewsSettings
+    from marketray.settings import NewsSettings, Settings
 
 __all__ = [
     "QUARANTINED",
@@ -48,8 +49,14 @@ class NewsResult:
         The same by reason.
     rows_replaced:
         Articles of earlier files that gave way to a copy in these files which was known before them.
+    rows_restored:
+        Copies of earlier files that are stored as articles now, since the first of them was in these files
+        and is there no more.
     months:
         Months that hold articles now, "YYYY-MM" of `available_at` in UTC.
+    known:
+        By source ("" where an article names none) of all stored articles: ``first`` and ``last``
+        `available_at`, ISO 8601 in UTC, and the number of ``articles``.
     key:
         Digest of the files, the settings that matter, and the code.
     """
@@ -66,7 +73,9 @@ class NewsResult:
     dropped: dict[str, int]
     duplicates: dict[str, int]
     rows_replaced: int
+    rows_restored: int
     months: list[str]
+    known: dict[str, dict[str, Any]]
     key: str
 
 
@@ -80,23 +89,27 @@ def report_name(instrument: str) -> str:
     return f"manifests/news/{instrument}.report.json"
 
 
-def news_key(news: NewsSettings, instrument: str, prints: list[dict[str, str | int]]) -> str:
+def news_key(settings: Settings, news: NewsSettings, prints: list[dict[str, str | int]]) -> str:
     """Digest of the files' content in any order, the settings that matter, and the code."""
     contents = sorted(str(p["sha256"]) for p in prints)
-    declared = news.model_dump(mode="json", exclude={"paths"})
-    return digest(contents, declared, instrument, code_hash("marketray.ingest", "marketray.lake"))
+    declared = [news.model_dump(mode="json", exclude={"paths"}), settings.instrument, settings.clock]
+    return digest(contents, declared, code_hash("marketray.ingest", "marketray.lake"))
 
 
-def unchanged_news(lake: Lake, instrument: str, key: str) -> NewsResult | None:
+def unchanged_news(settings: Settings, lake: Lake, key: str) -> NewsResult | None:
     """The last ingest's result where its files, settings and partitions are what they were."""
+    instrument = settings.instrument
     stored = lake.read_json(manifest_name(instrument))
     if stored is None or stored["key"] != key:
         return None
+    if settings.clock in ("data", "system") and "after_clock" in stored["result"]["quarantined"]:
+        return None  # what lay in the future may have come true
     for p in [*stored["partitions"], *stored["quarantine"]]:
         found = lake.manifest(p["dataset"], {"instrument": instrument, "month": p["month"]})
         if found is None or found.content != p["content"]:
             return None
-    if len(lake.partitions(ARTICLES, instrument=instrument)) != len(stored["partitions"]):
+    present = sum(len(lake.partitions(dataset, instrument=instrument)) for dataset in (ARTICLES, COPIES))
+    if present != len(stored["partitions"]):
         return None
     if lake.read_json(report_name(instrument)) != stored["report"]:
         lake.write_json(report_name(instrument), stored["report"])

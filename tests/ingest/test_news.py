@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 
 from marketray.errors import DataError, QualityError, SettingsError
 from marketray.ingest import article_store, news
+from marketray.ingest.article_store import COPIES
 from marketray.ingest.news import ingest_news
 from marketray.ingest.sources import articles as source
 from marketray.ingest.stage import run_ingest
 from marketray.lake import Lake
 from marketray.settings import load_settings
-from tests.ingest.made_bars import as_text, minutes, tree
+from tests.ingest.made_bars import as_text, bronze, minutes, tree
 from tests.ingest.made_bars import settings_for as bars_settings
 from tests.ingest.made_news import Article, article, ingest, put, refused, settings_for, stored, titles
 
@@ -161,6 +162,103 @@ def test_a_later_ingest_keeps_what_was_known_earlier(home: Path, first: str) -> 
     ingest(home / "together", *parts.values())
     columns = pl.exclude("file")
     assert stored(home).select(columns).equals(stored(home / "together").select(columns))
+
+
+@settings(max_examples=8)
+@given(
+    st.lists(POOL, min_size=1, max_size=12, unique_by=lambda a: a["published_at"]),
+    st.lists(st.integers(0, 3), min_size=12, max_size=12),
+    st.permutations(range(4)),
+    st.integers(1, 4),
+)
+def test_no_cut_into_ingests_matters(
+    rows: list[Article], file_of: list[int], order: list[int], together: int
+) -> None:
+    """The same files at once, or some at a time in any order: the same articles and the same copies."""
+    with TemporaryDirectory() as folder:
+        home = Path(folder)
+        paths = []
+        for number in range(4):
+            own = [
+                {"language": "en", **row} for row, file in zip(rows, file_of, strict=False) if file == number
+            ]
+            if own:
+                paths.append(put(home / f"{number}.ndjson", own))
+        ingest(home / "once", *paths)
+        queue = [paths[i] for i in order if i < len(paths)]
+        for start in range(0, len(queue), together):
+            ingest(home / "cut", *queue[start : start + together])
+        assert tree(home / "once/lake/bronze") == tree(home / "cut/lake/bronze")
+
+
+def test_a_copy_of_a_copy_that_came_before_is_one_too(home: Path) -> None:
+    """C shares its address with B, which is a copy of A by its words: also where B is not stored."""
+    rows = {
+        "a": article("Fed", at(1)),
+        "b": article("FED", at(2), url="https://e.com/1"),
+        "c": article("Rates", at(3), url="https://e.com/1"),
+    }
+    paths = {name: put(home / f"{name}.ndjson", [row]) for name, row in rows.items()}
+    for name in "abc":
+        result = ingest(home, paths[name])
+    assert titles(home) == ["Fed"]
+    assert result.duplicates == {"same_url": 1}
+    put(paths["b"], [article("Gold", at(2))])
+    result = ingest(home, paths["b"])
+    assert titles(home) == ["Fed", "Gold", "Rates"]
+    assert (result.rows_out, result.rows_restored, result.rows_replaced) == (1, 1, 0)
+    assert not (home / "lake/bronze/article_copies").exists() or bronze(home, COPIES).is_empty()
+
+
+@pytest.mark.parametrize("survived", range(4))
+def test_an_article_that_changes_sides_is_never_lost(
+    home: Path, monkeypatch: pytest.MonkeyPatch, survived: int
+) -> None:
+    """Reading `b` again makes C an article, and A a copy; a kill at any write loses neither."""
+    paths = {
+        "a": put(home / "a.ndjson", [article("Fed", at(4))]),
+        "b": put(home / "b.ndjson", [article("Oil", at(2), url="https://e.com/1")]),
+        "c": put(home / "c.ndjson", [article("Rates", at(3), url="https://e.com/1")]),
+    }
+    for path in paths.values():
+        ingest(home, path)
+    put(paths["b"], [article("FED", at(2))])
+    write, left = Lake.write, survived
+
+    def killed(lake: Lake, dataset: str, *args: Any) -> None:
+        nonlocal left
+        if not dataset.startswith("staging"):
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+        write(lake, dataset, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lake, "write", killed)
+        if survived < 3:
+            with pytest.raises(KeyboardInterrupt):
+                ingest(home, paths["b"])
+            told = {*titles(home), *bronze(home, COPIES)["title"]}
+            assert told >= {"Fed", "Rates"}
+    ingest(home, paths["b"])
+    assert titles(home) == ["FED", "Rates"]
+    assert bronze(home, COPIES).select("title", "reason").rows() == [("Fed", "same_text")]
+    ingest(home / "whole", *paths.values())
+    for dataset in ("bronze/articles", COPIES):
+        assert bronze(home, dataset).drop("file").equals(bronze(home / "whole", dataset).drop("file"))
+
+
+def test_the_report_says_what_span_of_each_source_is_known(home: Path) -> None:
+    first = put(home / "1.ndjson", [article("A", at(0), source="a"), article("B", at(9))])
+    second = put(home / "2.ndjson", [article("C", at(90), source="a"), article("c", at(99), source="a")])
+    ingest(home, first)
+    ingest(home, second)
+
+    def span(first: int, last: int, count: int) -> dict[str, Any]:
+        known = [(MINUTE + timedelta(minutes=m + 1)).isoformat() for m in (first, last)]
+        return {"first": known[0], "last": known[1], "articles": count}
+
+    assert report(home)["known"] == {"a": span(0, 90, 2), "": span(9, 9, 1)}
 
 
 def test_files_read_again_replace_what_they_brought(home: Path) -> None:
@@ -316,7 +414,7 @@ def test_the_stage_ingests_bars_then_news(ray_local: None, home: Path) -> None:
     assert (result.rows_out, result.news) == (3_000, ingest(home / "plain", path))
     again = run_ingest(configured)
     assert again.news is not None
-    assert (again.written, again.news.written, again.news.skipped) == (0, 0, 1)
+    assert (again.written, again.news.written, again.news.skipped) == (0, 0, 2)  # articles and copies
     path.unlink()
     with pytest.raises(DataError, match="n.ndjson does not exist; required: a file of articles"):
         run_ingest(configured)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from marketray.errors import DataError, SettingsError
+from marketray.ingest.news import ingest_news
 from tests.ingest.made_news import article, ingest, put, refused, settings_for, stored
 
 
@@ -135,6 +136,38 @@ def test_unusable_times_are_refused_never_the_present(home: Path) -> None:
     ]
     ingest(home / "local", put(home / "l.ndjson", local), timezone="America/New_York")
     assert refused(home / "local") == {1: "ambiguous_local_time", 2: "nonexistent_local_time"}
+
+
+def test_articles_from_the_future_are_refused(home: Path) -> None:
+    """Five minutes are granted to a source's clock, and to a coarse stamp what it can mean."""
+    rows = [
+        article("S", "2024-03-05T12:05:00Z", exact="second"),
+        article("T", "2024-03-05T12:05:01Z", exact="second"),
+        article("H", "2024-03-05T13:00:00Z", exact="hour"),
+        article("I", "2024-03-05T14:00:00Z", exact="hour"),
+        article("D", "2024-03-06", exact="day"),  # since ten o'clock in Kiritimati
+        article("E", "2024-03-07", exact="day"),
+        article("C", "2024-03-05T11:00:00Z", exact="second", collected_at="2024-03-05T12:06:00Z"),
+    ]
+    path = put(home / "n.ndjson", rows)
+    options = {"precision": "exact", "day_zone": "unknown"}
+    past = settings_for(home, path, **options).model_copy(update={"clock": "2024-03-05T12:00:00Z"})
+    result = ingest_news(past)
+    assert refused(home) == {2: "after_clock", 4: "after_clock", 6: "after_clock", 7: "after_clock"}
+    assert (result.rows_out, result.quarantined) == (3, {"after_clock": 4})
+    assert ingest_news(past).written == 0
+    later = ingest_news(past.model_copy(update={"clock": "2024-03-05T12:00:01Z"}))
+    assert later.rows_out == 4
+
+
+def test_what_lay_in_the_future_is_read_again(home: Path) -> None:
+    """With the machine's clock, which is also that of `clock: data`."""
+    soon = datetime.now(UTC) + timedelta(days=1)
+    path = put(home / "n.ndjson", [article("A"), article("B", soon.isoformat())])
+    assert ingest(home, path).quarantined == {"after_clock": 1}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("marketray.ingest.news.present", lambda _: soon)
+        assert ingest(home, path).rows_out == 2
 
 
 def test_quarantine_keeps_the_text_and_the_month(home: Path) -> None:
