@@ -13,8 +13,8 @@ export OPENBLAS_NUM_THREADS ?= 1
 demo: .venv/core.ok  ## whole pipeline on the embedded simulator, one prediction over HTTP
 	$(BIN)/python -m marketray.demo --config configs/quickstart.yaml
 
-test: .venv/test.ok  ## every unmarked test
-	$(BIN)/python -m pytest
+test: .venv/test.ok  ## every unmarked test, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-slow: .venv/test.ok  ## the long acceptance runs
 	$(BIN)/python -m pytest -m slow --timeout 3600

@@ -19,6 +19,25 @@ prepare_environment()
 settings.register_profile("seeded", derandomize=True, deadline=None)
 settings.load_profile("seeded")
 os.environ.setdefault("RAY_TMPDIR", "/tmp")
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves its workers beside another test process
+
+TOGETHER = {
+    "tests/e2e/": "pipeline",
+    "tests/jobs/": "pipeline",
+    "tests/test_registry.py": "registry",
+    "tests/test_promotion.py": "registry",
+    "tests/test_cli_models.py": "registry",
+    "tests/chaos/test_kill_promotion.py": "registry",
+}
+"""Paths whose tests share what takes long to make: a run of the pipeline, a cluster, a registry's server."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several test processes (pytest-xdist), one process runs a file, or what stands `TOGETHER`."""
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        group = next((name for path, name in TOGETHER.items() if file.startswith(path)), file)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
