@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marketray.errors import TuningError
 from marketray.tuning.contributions import Contributions, read_contributions
-from marketray.tuning.records import TrialRecord, best_of
+from marketray.tuning.records import TrialRecord, best_of, read_records
 
 if TYPE_CHECKING:
     from marketray.tuning.actor import FamilyJob
 
-__all__ = ["FamilyBest", "TuneResult", "overlap_share", "read_result", "summary"]
+__all__ = ["FamilyBest", "TuneResult", "overlap_share", "read_result", "stored", "summary"]
 
 logger = logging.getLogger(__name__)
 
@@ -75,9 +75,12 @@ class TuneResult:
         Wall clock of the run that finished the tuning.
     overlap_share:
         Time in which all families ran stage-1 trials, over the shortest family's stage 1; 1 for one family.
+        None where a family had no trial of stage 1 left to run.
     overhead_share:
         (wall clock − ideal) / ideal; ideal is the computing time of the trials, and of ranking the columns
-        between the stages, over the number of trials at once.
+        between the stages, over the number of trials at once. None where nothing was left to compute.
+    resumed:
+        Trials that a run which did not finish had left. Both shares are of this run's own trials.
     skipped:
         Whether a finished tuning of the same key was found.
     """
@@ -86,10 +89,11 @@ class TuneResult:
     task: str
     families: dict[str, FamilyBest]
     seconds: float
-    overlap_share: float
-    overhead_share: float
+    overlap_share: float | None
+    overhead_share: float | None
     trials: int
     folder: str
+    resumed: int = 0
     parent_run_id: str | None = None
     skipped: bool = False
 
@@ -109,8 +113,16 @@ def summary(
     key: str,
     task: str,
     seconds: float,
+    before: Collection[str] = (),
 ) -> TuneResult:
-    """Put together what the families' records say; `seconds` is the wall clock of `slots` trials at once.
+    """Put together what the families' records say.
+
+    Parameters
+    ----------
+    slots, seconds:
+        Trials at once, and the wall clock of the run.
+    before:
+        What `stored` said when it began.
 
     Raises
     ------
@@ -121,21 +133,42 @@ def summary(
     families = {
         job.family: _family_best(job, records[job.family], folder, ranked[job.family]) for job in jobs
     }
-    coarse = [[r for r in records[job.family] if r.stage == 1] for job in jobs]
-    intervals = [(min(r.started_at for r in rs), max(r.ended_at for r in rs)) for rs in coarse]
-    computing = sum(r.seconds for rs in records.values() for r in rs)
-    computing += sum(c.seconds for c in ranked.values() if c is not None)
+    own = {name: [r for r in found if r.trial_id not in before] for name, found in records.items()}
+    computing = sum(r.seconds for found in own.values() for r in found)
+    computing += sum(c.seconds for name, c in ranked.items() if c is not None and name not in before)
     ideal = computing / slots
+    trials = sum(map(len, records.values()))
     return TuneResult(
         tuning_key=key,
         task=task,
         families=families,
         seconds=seconds,
-        overlap_share=overlap_share(intervals),
-        overhead_share=(seconds - ideal) / ideal,
-        trials=sum(map(len, records.values())),
+        overlap_share=_overlap_of_stage1(list(own.values())),
+        overhead_share=(seconds - ideal) / ideal if ideal else None,
+        trials=trials,
         folder=str(folder),
+        resumed=trials - sum(map(len, own.values())),
     )
+
+
+def stored(jobs: list[FamilyJob], folder: Path) -> set[str]:
+    """Ids of the trials that are finished already, and names of the families whose columns are ranked.
+
+    Raises
+    ------
+    TuningError
+        A record is not readable.
+    """
+    stages = [folder / job.family / f"stage{stage}" for job in jobs for stage in (1, 2)]
+    trials = {record.trial_id for stage in stages for record in read_records(stage)}
+    return trials | {job.family for job in jobs if read_contributions(folder / job.family) is not None}
+
+
+def _overlap_of_stage1(families: Sequence[Sequence[TrialRecord]]) -> float | None:
+    coarse = [[r for r in records if r.stage == 1] for records in families]
+    if not all(coarse):
+        return None
+    return overlap_share([(min(r.started_at for r in rs), max(r.ended_at for r in rs)) for rs in coarse])
 
 
 def _family_best(

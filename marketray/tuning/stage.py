@@ -13,7 +13,7 @@ from marketray.hashing import code_hash, digest
 from marketray.models import MODEL_CODE, get_family
 from marketray.tuning.progress import ProgressView
 from marketray.tuning.records import TrialRecord, write_json
-from marketray.tuning.result import FamilyBest, TuneResult, overlap_share, read_result, summary
+from marketray.tuning.result import FamilyBest, TuneResult, overlap_share, read_result, stored, summary
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -167,6 +167,7 @@ def tune_block(
 
     started = time.perf_counter()
     jobs = family_jobs(folds, tuning, folder, task, fitted)
+    before = stored(jobs, folder)
     reference = ray.put(block)
     slots = _slots()
     task_reference = _submit(jobs, slots, reference)
@@ -187,7 +188,7 @@ def tune_block(
     if on_family is not None:
         for job in jobs:
             on_family(records[job.family])
-    return summary(jobs, records, slots, folder, key, task, time.perf_counter() - started)
+    return summary(jobs, records, slots, folder, key, task, time.perf_counter() - started, before)
 
 
 def family_jobs(
