@@ -66,11 +66,13 @@ def backtest(
 def _show(done: dict[str, Any]) -> None:
     from rich.console import Console
 
+    from marketray.console import print_whole
+
     console = Console()
     fits = f", {done['windows']} fits ({done['fitted']} now)" if done["windows"] else ""
     console.print(f"{done['family']}, {done['mode']}{fits}", highlight=False)
     for name, period in done["periods"].items():
-        console.print(_table(name, period))
+        print_whole(_table(name, period))
         console.print(in_words(name, period, done["assumptions"]), highlight=False)
     for window in done["stress"]:
         figures = [_number(window[f"{who}_return_pct"]) for who in ("strategy", "buy_and_hold")]

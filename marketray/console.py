@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from enum import Enum
+from itertools import zip_longest
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -19,7 +21,15 @@ if TYPE_CHECKING:
     from marketray.pipeline import PipelineResult
     from marketray.settings import Settings
 
-__all__ = ["ablation_table", "as_plain", "evaluation_table", "pipeline_summary", "show", "show_pipeline"]
+__all__ = [
+    "ablation_table",
+    "as_plain",
+    "evaluation_table",
+    "pipeline_summary",
+    "print_whole",
+    "show",
+    "show_pipeline",
+]
 
 
 def as_plain(value: Any) -> Any:
@@ -55,22 +65,79 @@ def as_plain(value: Any) -> Any:
 
 
 def show(value: Any) -> None:
-    """Print a result for a person: a list of objects as a table, an object as key and value."""
+    """Print a result for a person: a list of objects as a table, an object as key and value.
+
+    No number and no name is cut: cells wrap between words, and what is still wider than the terminal makes
+    long lines, which the terminal wraps.
+    """
     plain = as_plain(value)
-    console = Console()
     if isinstance(plain, list) and plain and all(isinstance(row, dict) for row in plain):
         columns = [k for k, v in plain[0].items() if not isinstance(v, dict)]
-        table = Table(*columns, box=None)
-        for row in plain:
-            table.add_row(*[_cell(row[c]) for c in columns])
-        console.print(table)
+        _print_cells([columns, *([_cell(row[c]) for c in columns] for row in plain)], header=True)
     elif isinstance(plain, dict):
-        table = Table(show_header=False, box=None)
-        for key, item in plain.items():
-            table.add_row(key, _cell(item))
-        console.print(table)
+        _print_cells([[key, text] for key, text in _pairs(plain)], header=False)
     else:
-        console.print(_cell(plain))
+        print_whole(_cell(plain))
+
+
+def print_whole(what: str | Table) -> None:
+    """Print a table at its full width, or a text as it is, whatever the width of the terminal."""
+    console = Console()
+    if isinstance(what, str):
+        console.print(what, highlight=False, markup=False, soft_wrap=True)
+        return
+    needed = console.measure(what, options=console.options.update(width=_ENDLESS)).maximum
+    console.width = max(console.width, needed)
+    console.print(what)
+
+
+_ENDLESS = 10_000
+"""Characters: wider than any table."""
+
+
+def _print_cells(rows: list[list[str]], *, header: bool) -> None:
+    """Columns two blanks apart, as narrow as the terminal wants and no narrower than their longest words."""
+    if not rows:
+        return
+    console, columns = Console(), list(zip(*rows, strict=True))
+    natural = [max(map(len, column)) for column in columns]
+    longest = [max((len(word) for text in column for word in text.split()), default=0) for column in columns]
+    longest[-1] = min(longest[-1], _LAST)  # nothing stands to its right
+    widths = _narrowed(natural, longest, console.width - 2 * (len(columns) - 1))
+    for number, row in enumerate(rows):
+        style = "bold" if header and number == 0 else None
+        cells = [_wrapped(text, width) for text, width in zip(row, widths, strict=True)]
+        for parts in zip_longest(*cells, fillvalue=""):
+            line = "  ".join(part.ljust(width) for part, width in zip(parts, widths, strict=True))
+            console.print(line.rstrip(), style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+_LAST = 24
+"""Characters that the last column keeps, if it has as many."""
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return wrap(text, max(width, 1), break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def _narrowed(natural: list[int], least: list[int], room: int) -> list[int]:
+    """Widths whose sum is `room` at most where that can be, the widest column giving way first."""
+    widths = list(natural)
+    while sum(widths) > room:
+        giving = [i for i, width in enumerate(widths) if width > least[i]]
+        if not giving:
+            break
+        widths[max(giving, key=widths.__getitem__)] -= 1
+    return widths
+
+
+def _pairs(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Key and text of every single value; an object inside an object counts by its parts."""
+    for key, item in plain.items():
+        if isinstance(item, dict) and item:
+            yield from _pairs(item, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", _cell(item)
 
 
 def _cell(value: Any) -> str:
@@ -78,13 +145,25 @@ def _cell(value: Any) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:.6g}"
-    if isinstance(value, list) and all(isinstance(v, str | int) for v in value):
-        text = ", ".join(map(str, value)) or "–"
-        return text if len(text) <= 160 else f"{text[:157]}…"
-    if isinstance(value, dict | list):
-        text = json.dumps(value)
-        return text if len(text) <= 160 else f"{text[:157]}…"
+    if isinstance(value, list):
+        return _listed(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_cell(item)}" for key, item in value.items()) or "–"
     return str(value)
+
+
+_LISTED = 160
+"""Characters of a list that are shown: whole entries only."""
+
+
+def _listed(values: list[Any]) -> str:
+    """The first entries of a list, and how many more there are."""
+    shown: list[str] = []
+    for text in map(_cell, values):
+        if shown and len(", ".join([*shown, text])) > _LISTED:
+            return f"{', '.join(shown)} and {len(values) - len(shown)} more"
+        shown.append(text)
+    return ", ".join(shown) or "–"
 
 
 def pipeline_summary(settings: Settings, done: PipelineResult) -> dict[str, Any]:
@@ -149,15 +228,14 @@ def show_pipeline(settings: Settings, done: PipelineResult) -> None:
     """Print the evaluation table, the verdict in words, the seconds by stage and where the report is."""
     from marketray.evaluation.outcome import ablation_notes
 
-    console = Console()
     report = json.loads((settings.run_path / "report.json").read_text())
-    console.print(evaluation_table(report))
+    print_whole(evaluation_table(report))
     ablation = report["selection"]["ablation"]
+    notes = []
     if ablation is not None:
-        console.print(ablation_table(ablation))
-        for note in ablation_notes(ablation):
-            console.print(note, highlight=False)
-    console.print(report["verdict_text"], highlight=False)
+        print_whole(ablation_table(ablation))
+        notes = ablation_notes(ablation)
     spent = ", ".join(f"{name} {seconds:.1f}" for name, seconds in done.stage_seconds.items())
-    console.print(f"seconds: {spent}", highlight=False)
-    console.print(f"report: {settings.run_path / 'report.html'}", highlight=False, soft_wrap=True)
+    for text in (*notes, report["verdict_text"], f"seconds: {spent}"):
+        Console().print(text, highlight=False, markup=False)
+    print_whole(f"report: {settings.run_path / 'report.html'}")
