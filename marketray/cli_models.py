@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,17 +52,36 @@ def _line(note: dict[str, Any]) -> dict[str, Any]:
 
 @models_app.command("list")
 def models_list(config: Config = None, as_json: Json = False) -> None:
-    """Registered versions, newest first, with stages, aliases and verdicts."""
-    from marketray.overview import row
+    """Registered versions, newest first, with stages, aliases and verdicts.
 
-    versions = _registry(config).list()
-    print_result(versions if as_json else [_short(row(found)) for found in versions], as_json)
+    Of the model that the settings name; without --config and tracking.model_name, of every registered model.
+    """
+    from marketray.overview import row
+    from marketray.registry import Registry
+    from marketray.settings import load_settings
+
+    settings = load_settings(config)
+    registry = Registry(settings)
+    one = config is not None or settings.tracking.model_name is not None
+    found = {name: Registry(settings, name).list() for name in ([registry.name] if one else registry.names())}
+    if as_json:
+        print_result([version for versions in found.values() for version in versions], as_json)
+        return
+    for name, versions in found.items():
+        typer.echo(name if versions else f"{name}: no version is registered")
+        if versions:
+            print_result([_short(row(version)) for version in versions], as_json)
+    if not found:
+        typer.echo("no model is registered yet; `marketray run` registers the first")
 
 
 @models_app.command("show")
 def models_show(version: Which = "champion", config: Config = None, as_json: Json = False) -> None:
     """One version: stage, family, evidence, lineage."""
-    print_result(_registry(config).resolve(version), as_json)
+    found = _registry(config).resolve(version)
+    if not as_json:  # the evidence is shown by itself
+        found = replace(found, tags={k: v for k, v in found.tags.items() if k != "marketray.evidence"})
+    print_result(found, as_json)
 
 
 @models_app.command("compare")
@@ -114,7 +134,12 @@ def models_promote(
     """Make a version the champion, challenger or shadow. Exit 3 where the gate's verdict forbids it."""
     from marketray.promotion import promote
 
-    print_result(promote(_registry(config), version, alias.value, force=force, reason=reason), as_json)
+    note = promote(_registry(config), version, alias.value, force=force, reason=reason)
+    if as_json or note["changed"]:
+        print_result(note, as_json)
+    else:
+        typer.echo(f"nothing changed: version {note['version']} is the {alias.value} already")
+        typer.echo(f"since {note['at'][:16]}, {note.get('action', 'moved')} by {note['by']}")
 
 
 @models_app.command("rollback")

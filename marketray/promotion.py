@@ -27,7 +27,7 @@ _OVERRULED_LIMIT = 1_500
 def promote(
     registry: Registry, which: str | int, alias: str = "champion", *, force: bool = False, reason: str = ""
 ) -> dict[str, Any]:
-    """Give `alias` to a version if its evidence allows it; the note of the move.
+    """Give `alias` to a version if its evidence allows it.
 
     Parameters
     ----------
@@ -37,6 +37,12 @@ def promote(
         One of `PROMOTABLE`.
     force:
         Move it against the evidence; then `reason` says why, and both stand in the record.
+
+    Returns
+    -------
+    dict
+        The note of the move, with ``changed``: False where the version has the alias already, and the note
+        is that of the move that gave it.
 
     Raises
     ------
@@ -56,7 +62,9 @@ def promote(
     _check_reason(reason)
     found = registry.resolve(which)
     if alias in found.aliases:
-        return registry.set_alias(alias, found.version)
+        unrecorded = registry.standing().recorded.get(alias) != found.version  # somebody moved it in MLflow
+        note = registry.set_alias(alias, found.version, {"action": "adopt", "reason": reason.strip()})
+        return {**note, "changed": unrecorded}
     if "champion" in found.aliases:
         msg = f"{registry.name}: version {found.version} is the champion; required: another one as {alias}"
         raise RegistryError(msg, hint="promote another version to champion first, or roll back")
@@ -66,7 +74,7 @@ def promote(
         raise RefusedError(msg, hint="--force --reason TEXT overrules it and is kept in the record")
     overruled = None if why is None else why[:_OVERRULED_LIMIT]
     record = {"action": "promote", "reason": reason.strip(), "overruled": overruled}
-    return registry.set_alias(alias, found.version, record)
+    return {**registry.set_alias(alias, found.version, record), "changed": True}
 
 
 def roll_back(registry: Registry, version: int | None = None, *, reason: str = "") -> dict[str, Any]:
@@ -139,7 +147,9 @@ def outdated(registry: Registry, version: int, judged_against: int | None) -> st
     now = None if champion is None else champion.version
     if now in (judged_against, version):
         return None
-    return f"it was judged against champion {judged_against or 'none'}, the champion is now version {now}"
+    before = "while there was no champion" if judged_against is None else f"against champion {judged_against}"
+    present = "there is none now" if now is None else f"the champion is now version {now}"
+    return f"it was judged {before}, {present}"
 
 
 def _reasons(found: ModelVersion) -> str:

@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,7 +83,14 @@ class ModelVersion:
 
 
 class Registry:
-    """Versions of the settings' registered model.
+    """Versions of one registered model.
+
+    Parameters
+    ----------
+    settings:
+        Name the tracking server, and the model.
+    name:
+        Another model of the same server.
 
     Raises
     ------
@@ -91,11 +98,16 @@ class Registry:
         The tracking server cannot be reached; known within seconds.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, name: str | None = None) -> None:
         self._settings = settings
         self._client: MlflowClient = connect_tracking(settings)
-        self.name = settings.model_name
+        self.name = name or settings.model_name
         self._moves = Aliases(self._client, self.name)
+
+    def names(self) -> list[str]:
+        """All models of this server that selections have registered, in alphabetical order."""
+        with translated(self._settings, "listing the registered models"):
+            return sorted({row.name for row in self._search(f"tags.`{KEY_TAG}` LIKE '%'")})
 
     def find(self, key: str) -> ModelVersion | None:
         """The version registered under this key, if any."""
@@ -192,13 +204,8 @@ class Registry:
         """All versions, newest first; empty where none is registered."""
         standing = self.standing()
         with translated(self._settings, f"listing {self.name}"):
-            rows, token = [], None
-            while True:
-                page = self._client.search_model_versions(f"name = '{self.name}'", page_token=token)
-                rows += [self._version(row, standing) for row in page]
-                token = page.token
-                if not token:
-                    return sorted(rows, key=lambda v: -v.version)
+            found = [self._version(row, standing) for row in self._search(f"name = '{self.name}'")]
+        return sorted(found, key=lambda v: -v.version)
 
     def resolve(self, which: str | int) -> ModelVersion:
         """The version with this number or alias.
@@ -212,12 +219,8 @@ class Registry:
         for found in versions:
             if which in found.aliases or str(which) == str(found.version):
                 return found
-        aliases = sorted(alias for found in versions for alias in found.aliases)
-        known = f"versions {[v.version for v in versions]}, aliases {aliases}"
-        msg = f"{self.name}: no version or alias {which!r}; there are {known}"
-        raise RegistryError(
-            msg, hint="run `marketray run` to make a first version, or `marketray models list`"
-        )
+        msg = f"{self.name}: no version or alias {which!r}; required: one that is registered"
+        raise RegistryError(msg, hint=self._known(versions))
 
     def champion(self) -> ModelVersion | None:
         """The version with the alias champion, or None."""
@@ -245,6 +248,29 @@ class Registry:
                 (got / CACHE_MARK).write_text(json.dumps(mark))
                 put_in_place(got, target)
         return target
+
+    def _search(self, query: str) -> Iterator[Any]:
+        """MLflow's rows of the versions that `query` describes, page by page."""
+        token = None
+        while True:
+            page = self._client.search_model_versions(query, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _known(self, versions: Sequence[ModelVersion]) -> str:
+        """What there is to choose from."""
+        if versions:
+            numbers = _some([str(found.version) for found in versions])
+            held = sorted(
+                f"{alias} (version {found.version})" for found in versions for alias in found.aliases
+            )
+            return f"there are versions {numbers}; aliases {', '.join(held) or 'none'}"
+        others = self.names()
+        if others:
+            return f"there are models {_some(others)}; name the settings of one with --config FILE"
+        return "nothing is registered yet: `marketray run` makes a first version"
 
     def _upload(
         self, folder: Path, document: Mapping[str, Any], key: str, parent_run_id: str | None
@@ -287,3 +313,9 @@ class Registry:
                 timespec="seconds"
             ),
         )
+
+
+def _some(texts: Sequence[str], most: int = 10) -> str:
+    """The first of them, and how many more there are."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more

@@ -93,8 +93,8 @@ def test_a_life_from_registered_to_archived_and_back(registry: Registry, tmp_pat
     assert {key: note[key] for key in expected} == expected
     assert note["by"]
     assert note["at"].endswith("+00:00")
-    assert registry.history()[-1] == note
-    assert promote(registry, v2) == note  # again: nothing moves, nothing is noted
+    assert {**registry.history()[-1], "changed": True} == note
+    assert promote(registry, v2) == {**note, "changed": False}  # again: nothing moves, nothing is noted
     back = roll_back(registry, reason="alerts")
     assert (back["action"], back["version"], back["previous"], back["reason"]) == (
         "rollback",
@@ -144,7 +144,9 @@ def test_the_evidence_decides_and_force_is_kept_in_the_record(registry: Registry
         promote(registry, challenger)
     promote(registry, first)  # bootstrap, and there is no champion
     promote(registry, challenger, "challenger")
-    with pytest.raises(RefusedError, match="judged against champion none, the champion is now version 1"):
+    with pytest.raises(
+        RefusedError, match="judged while there was no champion, the champion is now version 1"
+    ):
         promote(registry, stale)
     with pytest.raises(RegistryError, match="version 1 is the champion; required: another one as shadow"):
         promote(registry, first, "shadow")
@@ -167,7 +169,7 @@ def test_the_longest_note_fits_the_store(registry: Registry, tmp_path: Path) -> 
     long = ["R² over zero ist “so lala”; required: mehr " * 20] * 20
     version = add(registry, tmp_path, {**REFUSED, "reasons": long})
     note = promote(registry, version, force=True, reason='"ü' * 500)
-    assert registry.history() == [note]
+    assert [{**found, "changed": True} for found in registry.history()] == [note]
     assert note["overruled"].startswith("its evidence is missing (R² over zero")
     with pytest.raises(SettingsError, match="--reason has 1001 characters"):
         promote(registry, version, force=True, reason="x" * 1_001)
@@ -226,8 +228,9 @@ def test_an_alias_moved_in_mlflow_itself_is_taken_and_reported(registry: Registr
     registry._client.set_registered_model_alias(registry.name, "champion", str(v2))
     assert champion_of(registry._settings) == v2
     assert summary(registry)["unrecorded"] == {"champion": {"now": v2, "recorded": v1}}
-    registry.set_alias("champion", v2, {"action": "adopt"})
+    assert promote(registry, "champion")["changed"]  # what was moved past the record goes into it
     assert summary(registry)["unrecorded"] == {}
+    assert promote(registry, "champion")["action"] == registry.history()[-1]["action"] == "adopt"
     assert [n["version"] for n in registry.history()] == [v1, v2]
 
 

@@ -119,13 +119,25 @@ def test_resolve_by_number_and_alias_and_refuse_the_unknown(settings: Settings, 
     registry = Registry(settings)
     assert registry.list() == []
     assert registry.champion() is None
-    with pytest.raises(RegistryError, match="no version or alias 'champion'"):
+    assert registry.name not in registry.names()
+    with pytest.raises(
+        RegistryError, match="no version or alias 'champion'.*required: one that is"
+    ) as caught:
         registry.resolve("champion")
+    assert str(caught.value.hint).startswith(
+        ("nothing is registered yet: `marketray run`", "there are models")
+    )
     made = registry.register(folder, key="k", evidence={**EVIDENCE, "verdict": "challenger"})
     registry.set_alias("challenger", made.version)
     assert registry.resolve("challenger") == registry.resolve(1) == registry.resolve("1")
-    with pytest.raises(RegistryError, match="no version or alias 7"):
+    with pytest.raises(RegistryError, match="no version or alias 7") as caught:
         registry.download(7)
+    assert caught.value.hint == "there are versions 1; aliases challenger (version 1)"
+    other = Registry(settings, "another")
+    assert (other.name, other.list(), registry.name in registry.names()) == ("another", [], True)
+    with pytest.raises(RegistryError, match="another: no version or alias 1") as caught:
+        other.resolve(1)
+    assert "; name the settings of one with --config FILE" in str(caught.value.hint)
     with pytest.raises(ModelError, match=r"not a readable model folder.*required: model.json"):
         registry.register(folder.parent, key="other", evidence=EVIDENCE)
 
