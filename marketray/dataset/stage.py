@@ -39,6 +39,7 @@ from marketray.dataset.splits import Split, make_split
 from marketray.errors import DataError, MarketrayError, SettingsError
 from marketray.hashing import code_hash, digest, table_hash
 from marketray.lake import Lake, Manifest
+from marketray.sentiment.store import stored_scorer
 from marketray.sessions import Sessions, trading_sessions
 from marketray.settings import Settings
 
@@ -201,6 +202,7 @@ def _split(
         "feature_inputs": list(catalog.inputs),
         "fitted": [f.to_json() for f in catalog.fitted],
         "horizon_minutes": settings.labels.horizon_minutes,
+        "scorer": stored_scorer(lake, settings.instrument) if catalog.news_columns else None,
     }
     split = Split(plain.instrument, plain.rows, plain.blocks, plain.cv, tuple(catalog.names), detail)
     return split, offsets[:-1].tolist()

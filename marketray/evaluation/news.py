@@ -15,7 +15,7 @@ from marketray.evaluation.metrics import information_coefficient
 from marketray.lake import Lake
 from marketray.sentiment.lexicon import lexicon_scores
 from marketray.sentiment.signals import news_columns
-from marketray.sentiment.store import SENTIMENT, months_between, news_contents, read_news
+from marketray.sentiment.store import ARTICLES, SENTIMENT, months_between, news_contents, read_news
 from marketray.sentiment.texts import with_text
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def sentiment_worth(settings: Settings, decision_us: IntArray, y: FloatArray) ->
         Scores or articles cannot be read.
     """
     lake = Lake(settings.lake_uri)
-    names = ["article_id", "available_at", "positive", "negative"]
+    names = ["article_id", "available_at", "positive", "negative", "text_hash"]
     scored = _read(lake, SENTIMENT, names, settings).sort("available_at", "article_id")
     label = article_labels(scored["available_at"].to_physical().to_numpy(), decision_us, y)
     labelled = scored.with_columns(label=pl.Series(label)).filter(pl.col("label").is_not_nan())
@@ -129,14 +129,17 @@ def sentiment_worth(settings: Settings, decision_us: IntArray, y: FloatArray) ->
     if labelled.is_empty():
         return {**worth, "model_ic": None, "lexicon_ic": None}
     text = settings.sentiment.text
-    columns = ["article_id", "title"] + (["body"] if text == "headline_and_body" else [])
-    articles = with_text(_read(lake, "bronze/articles", columns, settings), text)
-    read = labelled.join(articles, on="article_id", how="inner", maintain_order="left")
-    texts = read["text"].unique(maintain_order=True)
-    tone = dict(zip(texts, lexicon_scores(texts.to_list()), strict=True))
+    columns = ["title"] + (["body"] if text == "headline_and_body" else [])
+    texts = with_text(_read(lake, ARTICLES, columns, settings), text).unique("text_hash")
+    texts = texts.select("text_hash", "text").join(labelled, on="text_hash", how="semi")
+    tone = pl.DataFrame(
+        {"text_hash": texts["text_hash"], "tone": lexicon_scores(texts["text"].to_list())},
+        schema_overrides={"tone": pl.Float64},
+    )
+    read = labelled.join(tone, on="text_hash", how="inner", maintain_order="left")  # two sources share ids
     outcome = read["label"].to_numpy()
     polarity = (read["positive"].cast(pl.Float64) - read["negative"].cast(pl.Float64)).to_numpy()
-    lexicon = np.array([tone[t] for t in read["text"]], dtype=np.float64)
+    lexicon = read["tone"].to_numpy()
     return {
         **worth,
         "model_ic": information_coefficient(outcome, polarity),

@@ -119,6 +119,10 @@ def model_card(
     evidence: Evidence,
 ) -> dict[str, Any]:
     """Content of ``serving.json``: what serving must know to use the model as it was trained."""
+    from marketray.evaluation.news import news_features
+
+    scorer = split.detail.get("scorer")
+    sees_news = scorer is not None and not set(columns).isdisjoint(news_features(settings))
     return {
         "instrument": settings.instrument,
         "horizon_minutes": settings.labels.horizon_minutes,
@@ -127,6 +131,7 @@ def model_card(
         "columns": list(columns),
         "catalog_hash": split.detail["catalog_hash"],
         "feature_inputs": split.detail["feature_inputs"],
+        "scorer": scorer if sees_news else None,
         "feature_settings": settings.features.model_dump(mode="json"),
         "market": settings.market.model_dump(mode="json"),
         "test_rmse_pct": test_rmse_pct,

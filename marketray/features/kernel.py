@@ -39,7 +39,8 @@ def compute(
         Sessions that cover the bars' whole span.
     news:
         Scored articles (`marketray.sentiment.signals.NEWS_SCHEMA`) of the bars' span and `MAX_AGE_MINUTES`
-        before it; required where the catalog has news features, otherwise not used.
+        before it, and the first of all articles; required where the catalog has news features, otherwise not
+        used.
 
     Returns
     -------

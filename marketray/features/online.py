@@ -102,8 +102,8 @@ class OnlineState:
         bars:
             As for `marketray.features.kernel.compute`; the last `catalog.lookback` are kept.
         news:
-            Scored articles known so far (`marketray.sentiment.signals.NEWS_SCHEMA`), in time order; they
-            matter where the catalog has news features.
+            Scored articles known so far (`marketray.sentiment.signals.NEWS_SCHEMA`), in time order, the
+            first of all among them; they matter where the catalog has news features.
         from_start:
             The bars begin where the instrument's history begins, so that fewer are right.
 
@@ -323,8 +323,9 @@ class OnlineState:
         first, last = bars["time"][0].date(), bars["time"][-1].date()
         row = self._plan.evaluate(bars, month_sessions(self.market, first, last), self._news)
         forgotten = bars["time"][0] - timedelta(minutes=MAX_AGE_MINUTES)
-        if len(self._news) and self._news["available_at"][0] < forgotten:
-            self._news = self._news.filter(pl.col("available_at") >= forgotten)
+        old = int((self._news["available_at"] < forgotten).sum())
+        if old > 1:  # the first of all stays: it says since when there is news
+            self._news = pl.concat([self._news.head(1), self._news.slice(old)])
         self._bars, self._row = bars, row
 
     def __reduce__(self) -> NoReturn:

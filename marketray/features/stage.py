@@ -30,7 +30,7 @@ from marketray.features.items import (
 from marketray.features.work import BARS, FeatureTask, compute_features, load_catalog, where
 from marketray.hashing import code_hash, digest
 from marketray.lake import Lake
-from marketray.sentiment.store import news_contents, require_scored
+from marketray.sentiment.store import news_contents, require_scored, stored_scorer
 
 if TYPE_CHECKING:
     from marketray.features.catalog import Catalog
@@ -94,6 +94,7 @@ class _Plan:
     available: tuple[str, ...]
     catalog: Catalog
     news: dict[str, str]
+    scorer: str | None
     items: list[WorkItem]
 
 
@@ -150,8 +151,9 @@ def _plan(
     recipe = digest(catalog.hash, hours(settings.market), code_hash("marketray.features"))
     spans = month_ranges(months) if ranges is None else ranges
     news = news_contents(lake, instrument) if catalog.news_columns else {}
+    scorer = stored_scorer(lake, instrument) if news else None
     items = plan_items(instrument, months, spans, catalog.lookback, recipe, news)
-    return _Plan(instrument, months, available, catalog, news, items)
+    return _Plan(instrument, months, available, catalog, news, scorer, items)
 
 
 def _run(
@@ -226,6 +228,7 @@ def _manifest_json(settings: Settings, plan: _Plan, result: FeatureResult) -> di
             "features": result.features,
             "dropped_features": list(result.dropped),
             "lookback": result.lookback,
+            "scorer": plan.scorer,
         },
     }
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Published", "publish_sentiment"]
 
-_COLUMNS = ("article_id", "available_at", "positive", "negative", "neutral", "source", "title")
+_COLUMNS = ("article_id", "available_at", "positive", "negative", "neutral", "source", "title", "text_hash")
 
 
 def withdraw_sentiment(lake: Lake, instrument: str) -> None:
@@ -47,7 +47,8 @@ def publish_sentiment(
     scores:
         text_hash, positive, negative, neutral; an article whose text is not among them is refused.
     detail:
-        What scored them, for the manifests: model and revision.
+        What scored them, for the manifests: model, revision and `scorer` (see
+        `marketray.sentiment.store.stored_scorer`).
     """
     scored = articles.join(scores, on="text_hash", how="inner").sort("available_at", "article_id")
     months = scored.group_by(pl.col("available_at").dt.strftime("%Y-%m"), maintain_order=True)

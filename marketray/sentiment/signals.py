@@ -4,6 +4,7 @@ An article is usable at a decision when ``available_at < decision_at``; a window
 the decision holds the articles with decision_at - W <= available_at < decision_at. Probabilities are
 summed as whole multiples of 2^-40, so that a sum is exact and does not depend on where the sums of a
 table begin. An empty window has count 0 and no sentiment: nothing is carried further than its window.
+Before the first of all articles nobody collected any, and nothing is known: not even that there were none.
 """
 
 from __future__ import annotations
@@ -108,7 +109,8 @@ def news_columns(
         Decision times, microseconds since the epoch, UTC, shape (n,), ascending.
     news:
         Scored articles with the columns of `NEWS_SCHEMA`, sorted by available_at; those available at or
-        after a decision do not count for it, nor those `MAX_AGE_MINUTES` older than it.
+        after a decision do not count for it, nor those `MAX_AGE_MINUTES` older than it. The first of all
+        articles must be among them, however old, for it says since when news is collected.
     wanted:
         Which of `COLUMNS` to compute.
 
@@ -120,7 +122,8 @@ def news_columns(
         standard deviation of p+ - p- (``dispersion``, from two articles on); ``previous``, the mean over
         [t - 2W, t - W). For a half-life H, articles of the last 10 H with weight 2^(-age / H): their mean of
         p+ - p- (``decayed``) and the sum of the weighted p+ - p- (``intensity``, 0 without articles).
-        ``_news_minutes``: minutes since the last article. NaN where there are no articles to speak of.
+        ``_news_minutes``: minutes since the last article. NaN where there are no articles to speak of, and
+        all of them at decisions that know no article, however old.
 
     Raises
     ------
@@ -139,7 +142,7 @@ def news_columns(
             found |= _decay(articles, decision_us, stop, name, minutes)
     if "_news_minutes" in wanted:
         found["_news_minutes"] = _minutes_since(articles, decision_us, stop)
-    return {name: found[name] for name in wanted}
+    return {name: np.where(stop > 0, found[name], np.nan) for name in wanted}
 
 
 def latest_article(articles: pl.DataFrame, decision_us: int) -> dict[str, object] | None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 import pyarrow as pa
@@ -77,10 +78,11 @@ class SentimentResult:
 
     Attributes
     ----------
-    articles, texts:
-        Stored articles, and different texts among them.
-    scored, refused, cached:
-        Texts with scores, texts that cannot be scored, and those of both that earlier runs had done.
+    articles, articles_scored, articles_refused, articles_cached:
+        Stored articles, those with scores, those whose text cannot be scored, and those of both whose text
+        earlier runs had done; articles = articles_scored + articles_refused.
+    texts, scored, refused, cached:
+        The same of the different texts among them: each is scored once.
     written, skipped:
         Monthly partitions of silver/sentiment written now, and right already.
     passes, tokens:
@@ -90,6 +92,9 @@ class SentimentResult:
     """
 
     articles: int
+    articles_scored: int
+    articles_refused: int
+    articles_cached: int
     texts: int
     scored: int
     refused: int
@@ -125,8 +130,8 @@ def run_sentiment(settings: Settings, *, on_block: OnBlock | None = None) -> Sen
     """
     options, lake = settings.sentiment, Lake(settings.lake_uri)
     content = articles_content(lake, settings.instrument)
-    articles = _stored_articles(lake, settings)
-    texts = with_text(articles, options.text).unique("text_hash", keep="first", maintain_order=True)
+    articles = with_text(_stored_articles(lake, settings), options.text)
+    texts = articles.unique("text_hash", keep="first", maintain_order=True)
     checkpoint = find_checkpoint(model_for(options, articles), options.revision, settings.home_path)
     warn_of_stand_in(checkpoint, articles)
     device, dtype = _device_and_dtype(options)
@@ -139,12 +144,14 @@ def run_sentiment(settings: Settings, *, on_block: OnBlock | None = None) -> Sen
             on_block(block)
     refused = cache.refused().join(texts, on="text_hash", how="semi")
     scored = cache.scores().join(texts, on="text_hash", how="semi")
-    detail = {"model": checkpoint.name, "revision": checkpoint.revision, "scoring_id": cache.scoring_id}
-    published = publish_sentiment(
-        lake, settings.instrument, with_text(articles, options.text), scored, detail
-    )
+    scorer = f"{cache.scoring_id}/{options.text}"
+    detail = {"model": checkpoint.name, "revision": checkpoint.revision, "scorer": scorer}
+    published = publish_sentiment(lake, settings.instrument, articles, scored, detail)
     result = SentimentResult(
         articles=len(articles),
+        articles_scored=published.rows,
+        articles_refused=published.refused,
+        articles_cached=len(articles.join(missing, on="text_hash", how="anti")),
         texts=len(texts),
         scored=len(scored),
         refused=len(refused),
@@ -157,7 +164,8 @@ def run_sentiment(settings: Settings, *, on_block: OnBlock | None = None) -> Sen
         revision=checkpoint.revision,
         scoring_id=cache.scoring_id,
     )
-    _write_manifest(lake, settings.instrument, result, refused, content)
+    lost = articles.join(refused, on="text_hash")["reason"]
+    _write_manifest(lake, settings.instrument, result, lost, content)
     return result
 
 
@@ -313,22 +321,23 @@ def _raise_for_error(row: Block) -> None:
 
 
 def _write_manifest(
-    lake: Lake, instrument: str, result: SentimentResult, refused: pl.DataFrame, content: str
+    lake: Lake, instrument: str, result: SentimentResult, lost: pl.Series, content: str
 ) -> None:
-    reasons: dict[str, Any] = dict(refused.group_by("reason").len().sort("reason").iter_rows())
+    """Note what became of the articles; `lost` is the reason of each that cannot be scored."""
     lake.write_json(
         sentiment_manifest(instrument),
         {
             "key": result.scoring_id,
-            "rows_in": result.texts,
-            "rows_out": result.scored,
-            "rows_quarantined": result.refused,
+            "rows_in": result.articles,
+            "rows_out": result.articles_scored,
+            "rows_quarantined": result.articles_refused,
             "rows_dropped": 0,
             "detail": {
-                "articles": result.articles,
+                "rows_cached": result.articles_cached,
+                "reasons": dict(sorted(Counter(lost.to_list()).items())),
+                "texts": {n: getattr(result, n) for n in ("texts", "scored", "refused", "cached")},
                 "model": result.model,
                 "revision": result.revision,
-                "reasons": reasons,
                 "articles_content": content,
             },
         },

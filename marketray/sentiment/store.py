@@ -25,6 +25,7 @@ __all__ = [
     "read_news",
     "require_scored",
     "sentiment_manifest",
+    "stored_scorer",
 ]
 
 ARTICLES = "bronze/articles"
@@ -51,6 +52,36 @@ def articles_content(lake: Lake, instrument: str) -> str:
     return digest(found)
 
 
+def stored_scorer(lake: Lake, instrument: str, months: Sequence[str] | None = None) -> str | None:
+    """What gave the stored scores, such as ``finbert-mini-0f3a…/headline``; None where there are none.
+
+    It names the model, its revision, the tokens read and the number format (`Checkpoint.scoring_id`), and the
+    text that was read (`sentiment.text`). Scores of another scorer are other numbers of the same name.
+
+    Parameters
+    ----------
+    months:
+        Months to ask; None: all.
+
+    Raises
+    ------
+    LakeError
+        Months have different scorers, as a run that was killed leaves them, or do not say which.
+    """
+    found: dict[str, str | None] = {}
+    for partition in lake.partitions(SENTIMENT, instrument=instrument):
+        month = partition["month"]
+        manifest = lake.manifest(SENTIMENT, partition) if months is None or month in months else None
+        if manifest is not None and manifest.rows_out:
+            found[month] = manifest.detail.get("scorer")
+    scorers = set(found.values())
+    if len(scorers) > 1 or None in scorers:
+        named = ", ".join(f"{scorer or 'unknown'} in {month}" for month, scorer in found.items())
+        msg = f"{SENTIMENT} of instrument={instrument} is scored by {named}; required: one scorer"
+        raise LakeError(msg, hint="run the sentiment stage (marketray sentiment), then features and dataset")
+    return scorers.pop() if scorers else None
+
+
 def sentiment_manifest(instrument: str) -> str:
     """Name of the JSON document in which the sentiment stage notes what it did."""
     return f"manifests/sentiment/{instrument}.json"
@@ -71,10 +102,12 @@ def months_between(
 ) -> tuple[str, ...]:
     """The months that hold articles which a decision in [first, last] can know, in order.
 
-    `first` and `last` are tz-aware; without `last`, any decision from `first` on.
+    The first of all months is among them: its first article says since when news is collected. `months`
+    are in order, `first` and `last` tz-aware; without `last`, any decision from `first` on.
     """
     oldest = f"{first.astimezone(UTC) - timedelta(minutes=MAX_AGE_MINUTES):%Y-%m}"
-    return tuple(m for m in months if oldest <= m and (last is None or m <= f"{last.astimezone(UTC):%Y-%m}"))
+    told = [m for m in months if last is None or m <= f"{last.astimezone(UTC):%Y-%m}"]
+    return tuple(m for m in told if oldest <= m or m == told[0])
 
 
 def read_news(lake: Lake, instrument: str, months: Sequence[str]) -> pl.DataFrame:

@@ -30,6 +30,9 @@ class ModelCard(BaseModel):
         Hash of the feature definitions the model was trained on; serving refuses any other.
     feature_inputs:
         Optional inputs (bar columns, news) that the data had.
+    scorer:
+        What scored the news that the model was trained on (`marketray.sentiment.store.stored_scorer`); None
+        for a model that sees no news.
     feature_settings, market:
         Settings from which the same features can be computed again.
     test_rmse_pct:
@@ -45,6 +48,7 @@ class ModelCard(BaseModel):
     columns: tuple[str, ...]
     catalog_hash: str
     feature_inputs: tuple[str, ...]
+    scorer: str | None = None
     feature_settings: FeatureSettings
     market: MarketSettings = Field(validation_alias=AliasChoices("market", "market_settings"))
     test_rmse_pct: float | None = None

@@ -15,6 +15,7 @@ from marketray.bars import OPTIONAL, REQUIRED
 from marketray.errors import DataError, ModelError
 from marketray.evaluation.uncertainty import Uncertainty
 from marketray.features.catalog import build_catalog
+from marketray.features.definition import NEWS
 from marketray.features.row import RowPlan
 from marketray.models import load_model
 from marketray.serving.card import read_card
@@ -105,6 +106,7 @@ class Forecaster:
             raise ModelError(msg, hint="register the model again with `marketray select`")
         self.uncertainty = _matching_uncertainty(folder, self.card)
         scale = () if self.uncertainty is None else self.uncertainty.scale.columns
+        _require_scorer(folder, self.card, self.catalog)
         missing = sorted({*self.card.columns, *scale} - set(self.catalog.names))
         if missing:
             msg = f"{folder}: the model needs the features {missing}, which the catalog lacks"
@@ -209,6 +211,16 @@ class Forecaster:
 
     def _sessions(self, bars: pl.DataFrame) -> Sessions:
         return month_sessions(self.card.market, bars["time"][0].date(), bars["time"][-1].date())
+
+
+def _require_scorer(folder: Path, card: ModelCard, catalog: Catalog) -> None:
+    """A model that sees news must say whose scores it was trained on."""
+    seen = [f.name for f in catalog.features if NEWS in f.inputs and f.name in card.columns]
+    if seen and card.scorer is None:
+        msg = (
+            f"{folder}: the model sees the news ({seen[0]}); serving.json has scorer=None; required: its name"
+        )
+        raise ModelError(msg, hint="train the model again on scored news, from the dataset stage on")
 
 
 def _matching_uncertainty(folder: Path, card: ModelCard) -> Uncertainty | None:

@@ -223,6 +223,7 @@ class ModelInfo(BaseModel):
     inputs: list[str] = Field(description="Optional bar columns that the model needs, such as volume.")
     lookback_bars: int = Field(description="Fewest bars that a request with bars must carry.")
     feature_catalog: str
+    scorer: str | None = Field(description="What scores the news that it sees; null where it sees none.")
     test_rmse_pct: float | None
     evidence: Evidence
     uncertainty: Uncertainty | None = Field(description="Null where the model has no uncertainty.json.")

@@ -9,8 +9,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marketray.errors import DataError, MarketrayError, SettingsError
+from marketray.errors import DataError, LakeError, MarketrayError, SettingsError
 from marketray.serving.problems import problem
+from marketray.serving.schemas import Problem
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     import polars as pl
 
     from marketray.serving.forecaster import Forecast, Forecaster, Row
-    from marketray.serving.schemas import Problem
     from marketray.settings import Settings
 
 __all__ = ["Slot", "SlotConfig", "SlotStatus"]
@@ -93,8 +93,11 @@ class Slot:
 
     def _from_request(self, bars: pl.DataFrame) -> dict[str, Any] | Problem:
         assert self._forecaster is not None
+        news = self._news(bars)
+        if isinstance(news, Problem):
+            return news
         try:
-            row = self._forecaster.row(bars, self._news(bars))
+            row = self._forecaster.row(bars, news)
         except (DataError, SettingsError) as e:  # settings: the calendar does not reach the dates
             got, _, required = e.message.partition("; required: ")
             return problem(
@@ -134,20 +137,35 @@ class Slot:
         now = self._now(bars["time"][-1] + interval)
         if bars["time"][-1] + interval > now:
             bars = read_tail(lake, instrument, rows, interval=interval, until=now)
-        self._latest = forecaster.row(bars, self._news(bars))
+        news = self._news(bars)
+        if isinstance(news, Problem):
+            logger.error("slot %s cannot serve: %s", config.slot, news.detail)
+            self._broken = news
+            return
+        self._latest = forecaster.row(bars, news)
         forecaster.forecast(self._latest)  # warms the model up and proves that it answers
 
-    def _news(self, bars: pl.DataFrame) -> pl.DataFrame | None:
-        """The lake's scored articles that decisions on these bars can know; None where none are needed."""
+    def _news(self, bars: pl.DataFrame) -> pl.DataFrame | Problem | None:
+        """The lake's scored articles that decisions on these bars can know; None where none are needed.
+
+        A problem where they cannot be read, or are not scored by what scored them for the model's training.
+        """
         from marketray.lake import Lake
-        from marketray.sentiment.store import months_between, news_contents, read_news
+        from marketray.sentiment.store import months_between, news_contents, read_news, stored_scorer
 
         assert self._forecaster is not None
         if not self._forecaster.catalog.news_columns or bars.is_empty():
             return None
-        lake, instrument = Lake(self._config.settings.lake_uri), self._forecaster.card.instrument
-        months = months_between(news_contents(lake, instrument), bars["time"][0], bars["time"][-1])
-        return read_news(lake, instrument, months)
+        lake, card = Lake(self._config.settings.lake_uri), self._forecaster.card
+        try:
+            stored = news_contents(lake, card.instrument)
+            months = months_between(stored, bars["time"][0], bars["time"][-1])
+            scorer = stored_scorer(lake, card.instrument, months) if card.scorer is not None else None
+            if scorer in (None, card.scorer):
+                return read_news(lake, card.instrument, months)
+        except LakeError as e:
+            return problem("no-news", 503, "No usable news", e.message, hint=e.hint)
+        return _other_scorer(scorer, card.scorer)
 
     def _now(self, data_end: datetime) -> datetime:
         from marketray.ingest.clock import fixed_clock
@@ -190,6 +208,7 @@ class Slot:
             "inputs": list(self._forecaster.inputs),
             "lookback_bars": self._forecaster.lookback,
             "feature_catalog": card.catalog_hash,
+            "scorer": card.scorer,
             "test_rmse_pct": card.test_rmse_pct,
             "evidence": card.evidence.model_dump(),
             "uncertainty": _uncertainty(self._forecaster),
@@ -226,6 +245,19 @@ def _body(config: SlotConfig, forecaster: Forecaster, row: Row, forecast: Foreca
         "feature_catalog": card.catalog_hash,
         "evidence": card.evidence.model_dump(),
     }
+
+
+def _other_scorer(got: str | None, required: str | None) -> Problem:
+    return problem(
+        "other-scorer",
+        503,
+        "The news is scored by another model",
+        f"the lake's news is scored by {got}, the model was trained on scores of {required}; required: equal",
+        got=got,
+        required=required,
+        hint="score the news as for the training (sentiment.model, revision, dtype, max_tokens, text), or "
+        "train the model again on these scores",
+    )
 
 
 def _uncertainty(forecaster: Forecaster) -> dict[str, Any] | None:

@@ -28,6 +28,7 @@ from marketray.hashing import table_hash
 from marketray.lake import Lake, Manifest
 from marketray.models import load_model
 from marketray.sentiment.lexicon import lexicon_scores
+from marketray.sentiment.texts import text_hashes
 from marketray.settings import Settings
 from tests.dataset.synthetic import small_settings, write_inputs, xnys_bars
 from tests.evaluation.test_stage import documents, write_tuning
@@ -41,19 +42,21 @@ def write_news(settings: Settings, bars: pl.DataFrame, seed: int = 3) -> None:
     rng, lake = np.random.default_rng(seed), Lake(settings.lake_uri)
     picked = bars.sample(120, seed=seed).sort("time")
     tone = rng.integers(-1, 2, len(picked))
+    titles = pl.Series("title", [TITLES[int(t)] for t in tone])
     articles = pl.DataFrame(
         {
-            "article_id": [f"a{i}" for i in range(len(picked))],
+            "article_id": [f"a{i // 2}" for i in range(len(picked))],  # two sources have the same ids
             "available_at": picked["time"] + timedelta(seconds=40),
-            "title": [TITLES[int(t)] for t in tone],
-            "source": "test",
+            "title": titles,
+            "text_hash": text_hashes(titles),
+            "source": pl.Series(["one", "two"] * 60),
             "positive": np.where(tone > 0, 0.8, 0.1),
             "negative": np.where(tone < 0, 0.8, 0.1),
             "neutral": np.where(tone == 0, 0.8, 0.1),
         }
     )
     months = articles["available_at"].dt.strftime("%Y-%m")
-    detail = {"model": "tiny", "revision": "abcdef0123456789"}
+    detail = {"model": "tiny", "revision": "abcdef0123456789", "scorer": "tiny-1/headline"}
     for month in months.unique().sort():
         for dataset in ("silver/sentiment", "bronze/articles"):
             table = articles.filter(months == month).to_arrow()

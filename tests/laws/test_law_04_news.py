@@ -60,9 +60,34 @@ def test_any_cut_with_the_months_it_needs_gives_the_rows_of_one_piece(tmp_path: 
     assert_frame_equal(together, whole, rel_tol=1e-9, abs_tol=1e-12)
 
 
+def test_every_cut_knows_since_when_there_is_news(tmp_path: Path) -> None:
+    """One old article, or a later one, decides between no news and none known, however the work is cut."""
+    day, edge = timedelta(days=1), BARS["time"][5_000]
+    for first in (BARS["time"][0] - 200 * day, BARS["time"][2_000]):
+        lake = Lake(str(tmp_path / f"{first:%Y%m%d}"))
+        scores = {"positive": 0.5, "negative": 0.2, "neutral": 0.3}
+        news = pl.DataFrame([{"available_at": t, **scores} for t in (first, edge + day)])
+        news = news.with_columns(pl.col("available_at").cast(pl.Datetime("us", "UTC")))
+        for (month,), rows in news.group_by(pl.col("available_at").dt.strftime("%Y-%m")):
+            manifest = Manifest("k", table_hash(rows.to_arrow()), len(rows), len(rows))
+            lake.write(SENTIMENT, {"instrument": "TEST", "month": str(month)}, rows.to_arrow(), manifest)
+        contents, end = news_contents(lake, "TEST"), BARS["time"][-1] + day
+        for start, stop in ((BARS["time"][0], edge), (edge, end)):
+            known = read_news(lake, "TEST", months_between(contents, start, stop))
+            table = compute_range(
+                CATALOG, BARS.to_arrow(), SESSIONS, start, stop, news=known, from_start=True
+            )
+            rows = pl.DataFrame(pl.from_arrow(table))
+            covered = rows["decision_at"] > first
+            assert rows["news_article_count_15m"].is_not_null().equals(covered)
+
+
 def test_a_month_is_read_as_long_as_any_decision_knows_its_articles() -> None:
     months = ["2024-01", "2024-02", "2024-03"]
     early, late = datetime(2024, 3, 10, 23, 59, tzinfo=UTC), datetime(2024, 3, 12, tzinfo=UTC)
-    assert months_between(months, early, late) == ("2024-02", "2024-03")  # ten days reach back to 29 February
-    assert months_between(months, late, late) == ("2024-03",)
+    since = datetime(2023, 12, 1, tzinfo=UTC)
+    assert months_between(months[1:], early, late) == ("2024-02", "2024-03")  # ten days back: 29 February
+    assert months_between(["2023-12", *months], early, late) == ("2023-12", "2024-02", "2024-03")
+    assert months_between(months, late, late) == ("2024-01", "2024-03")  # the first says since when
+    assert months_between(months, since, since) == ()
     assert months_between(months, datetime(2024, 2, 1, tzinfo=UTC)) == tuple(months)

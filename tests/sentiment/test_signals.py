@@ -65,7 +65,7 @@ def brute_force(t: int, news: pl.DataFrame) -> dict[str, float]:
     past = at[at < t]
     minutes = (t - past[-1]) / MINUTE if len(past) else np.nan
     out["_news_minutes"] = minutes if minutes <= MAX_AGE_MINUTES else np.nan
-    return out
+    return out if len(past) else dict.fromkeys(out, np.nan)
 
 
 def check(decisions, news) -> None:
@@ -100,6 +100,7 @@ def test_windows_that_cross_the_blocks_of_decaying_weights():
 
 def test_an_article_counts_from_the_first_decision_after_its_availability():
     news = scored([START])
+    news = pl.concat([scored([START - 90 * MINUTE]), news])
     found = news_columns(np.array([START, START + 1]), news)
     assert found["_news_count_60m"].tolist() == [0.0, 1.0]
     assert np.isnan(found["_news_mean_60m"][0])
@@ -143,11 +144,14 @@ def test_sums_do_not_depend_on_where_the_table_begins():
             assert np.array_equal(whole[name], tail[name], equal_nan=True), name
 
 
-def test_no_articles_at_all():
+def test_without_any_article_yet_nothing_is_known_and_long_after_the_last_there_are_none():
     found = news_columns(np.array([START]), pl.DataFrame(schema=NEWS_SCHEMA))
-    zero = {name for name, values in found.items() if values[0] == 0}
+    assert all(np.isnan(values[0]) for values in found.values())
+    found = news_columns(np.array([START, START + 300 * 1_440 * MINUTE]), scored([START]))
+    assert all(np.isnan(values[0]) for values in found.values())
+    zero = {name for name, values in found.items() if values[1] == 0}
     assert zero == {n for n in COLUMNS if "count" in n or "intensity" in n}
-    assert all(np.isnan(found[name][0]) for name in set(COLUMNS) - zero)
+    assert all(np.isnan(found[name][1]) for name in set(COLUMNS) - zero)
 
 
 def test_equal_sentiments_have_no_dispersion():

@@ -28,6 +28,7 @@ from marketray.sentiment.stage import (
     run_sentiment,
     score_texts,
 )
+from marketray.sentiment.store import SENTIMENT, stored_scorer
 from marketray.settings import SentimentSettings, Settings, load_settings
 from tests.sentiment.checkpoints import make_texts, plain_scores, save_checkpoint
 
@@ -96,7 +97,12 @@ def test_stored_articles_are_scored_once(
     second = run_sentiment(settings)
     assert (second.passes, second.tokens, second.cached, second.scored, second.refused) == (0, 0, 242, 240, 2)
     manifest = json.loads((settings.home_path / "lake/manifests/sentiment/X.json").read_text())
-    assert (manifest["rows_in"], manifest["rows_out"], manifest["rows_quarantined"]) == (242, 240, 2)
+    assert (manifest["rows_in"], manifest["rows_out"], manifest["rows_quarantined"]) == (262, 260, 2)
+    assert manifest["detail"]["texts"] == {"texts": 242, "scored": 240, "refused": 2, "cached": 242}
+    assert (first.articles_cached, second.articles_cached, manifest["detail"]["rows_cached"]) == (0, 262, 262)
+    stored = Lake(settings.lake_uri).scan(SENTIMENT, instrument="X")
+    assert sum(table.num_rows for _, table in stored) == 260
+    assert stored_scorer(Lake(settings.lake_uri), "X") == f"{first.scoring_id}/headline"
     assert manifest["detail"]["reasons"] == {
         "the text is empty": 1,
         "the text is shorter than 10 characters": 1,

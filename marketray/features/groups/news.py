@@ -1,7 +1,8 @@
 """What was known of the news: sentiment over trailing windows that end before the decision.
 
 The columns behind these features come from `marketray.sentiment.signals`, which says what a window holds.
-A window without articles has count 0 and null sentiment.
+A window without articles has count 0 and null sentiment. Before the first of all articles every feature is
+null: nobody collected news yet, so that none is not known to be none.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from marketray.sentiment.signals import HALF_LIVES, MAX_AGE_MINUTES, WINDOWS
 __all__ = ["news"]
 
 _GROUP = "news"
+_BARE, _SILENT = "null without articles", "0 without articles"
+_BEFORE = "null before the first article of all"
 _SOURCE = "probabilities of the sentiment model over articles with available_at < decision_at"
 
 
@@ -39,25 +42,33 @@ def _window(window: str, trading_sentiment: float, trading_strength: float) -> l
     )
     span = f"[decision_at - {window}, decision_at)"
     classes = [
-        (f"{name}_prob", pl.col(f"_news_{name}_{window}"), f"mean p({name}) over {span}", "probability")
-        for name in ("positive", "negative", "neutral")
+        (
+            f"{kind}_prob",
+            pl.col(f"_news_{kind}_{window}"),
+            f"mean p({kind}) over {span}",
+            "probability",
+            _BARE,
+        )
+        for kind in ("positive", "negative", "neutral")
     ]
     rule = f"|avg_sentiment| > {trading_sentiment:g} and signal_strength > {trading_strength:g}"
-    signal = pl.when(count > 0).then(sign).otherwise(0.0)
+    signal = pl.when(count > 0).then(sign).otherwise(pl.when(count.is_not_null()).then(0.0))
     change, dispersion = mean - pl.col(f"_news_previous_{window}"), pl.col(f"_news_dispersion_{window}")
-    measures: list[tuple[str, pl.Expr, str, str]] = [
-        ("article_count", count, f"articles with available_at in {span}", "articles"),
-        ("avg_sentiment", mean, f"mean of p(positive) - p(negative) over {span}", "-1 to 1"),
-        ("quality_score", quality, f"mean of the largest of the three probabilities, {span}", "probability"),
-        ("signal_strength", strength, "|avg_sentiment| * quality_score", "0 to 1"),
-        ("trading_signal", signal, f"sign of avg_sentiment where {rule}, else 0", "-1, 0, 1"),
+    before = f"avg_sentiment - that of the {window} before"
+    polarity, largest = "p(positive) - p(negative)", "the largest of the three probabilities"
+    measures: list[tuple[str, pl.Expr, str, str, str]] = [
+        ("article_count", count, f"articles with available_at in {span}", "articles", ""),
+        ("avg_sentiment", mean, f"mean of {polarity} over {span}", "-1 to 1", _BARE),
+        ("quality_score", quality, f"mean of {largest}, {span}", "probability", _BARE),
+        ("signal_strength", strength, "|avg_sentiment| * quality_score", "0 to 1", _BARE),
+        ("trading_signal", signal, f"sign of avg_sentiment where {rule}, else 0", "-1, 0, 1", _SILENT),
         *classes,
-        ("sentiment_change", change, f"avg_sentiment - that of the {window} before, null without", "-2 to 2"),
-        ("dispersion", dispersion, f"sd of p(positive) - p(negative), {span}; null below 2", "0 to 1"),
+        ("sentiment_change", change, before, "-2 to 2", "null where one of the two has no article"),
+        ("dispersion", dispersion, f"sd of {polarity}, {span}", "0 to 1", "null below two articles"),
     ]
     return [
-        _feature(f"news_{name}_{window}", expression, formula, unit)
-        for name, expression, formula, unit in measures
+        _feature(f"news_{name}_{window}", expression, formula, unit, null_policy)
+        for name, expression, formula, unit, null_policy in measures
     ]
 
 
@@ -69,13 +80,15 @@ def _decaying(life: str) -> list[Feature]:
             pl.col(f"_news_decayed_{life}"),
             f"weighted mean of p(positive) - p(negative), {weights}",
             "-1 to 1",
+            _BARE,
             exact=False,
         ),
         _feature(
             f"news_intensity_{life}",
             pl.col(f"_news_intensity_{life}"),
-            f"weighted sum of p(positive) - p(negative), {weights}; 0 without articles",
+            f"weighted sum of p(positive) - p(negative), {weights}",
             "articles",
+            _SILENT,
             exact=False,
         ),
     ]
@@ -89,6 +102,7 @@ def _impulses() -> list[Feature]:
             pl.col(f"_news_intensity_{life}") * pl.col(volatility),
             f"news_intensity_{life} * {volatility}: news moves prices further in volatile hours",
             "log return per bar",
+            _SILENT,
             lookback=bars,
             exact=False,
         )
@@ -100,13 +114,21 @@ def _minutes() -> Feature:
     return _feature(
         "news_minutes_since",
         pl.col("_news_minutes"),
-        f"decision_at - available_at of the last article; null beyond {MAX_AGE_MINUTES} minutes",
+        "decision_at - available_at of the last article",
         "minutes",
+        f"null without one in the last {MAX_AGE_MINUTES} minutes",
     )
 
 
 def _feature(
-    name: str, expression: pl.Expr, formula: str, unit: str, *, lookback: int = 1, exact: bool = True
+    name: str,
+    expression: pl.Expr,
+    formula: str,
+    unit: str,
+    null_policy: str,
+    *,
+    lookback: int = 1,
+    exact: bool = True,
 ) -> Feature:
     return Feature(
         name=name,
@@ -118,4 +140,5 @@ def _feature(
         unit=unit,
         inputs=("news",),
         exact=exact,
+        null_policy="; ".join(filter(None, [null_policy, _BEFORE])),
     )
