@@ -16,19 +16,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from marketray.errors import ModelError
-from marketray.models.base import (
-    Evaluation,
-    Family,
-    FittedModel,
-    Float32Array,
-    Float64Array,
-    Params,
-    Prepared,
-    Task,
-    Training,
-    target_scale,
-)
+from marketray.models.base import Evaluation, Family, FittedModel, Float32Array, Float64Array, Params, Task
 from marketray.models.columns import lag_columns, shares
+from marketray.models.training import Prepared, Training, target_scale
 
 __all__ = [
     "EXOGENOUS",

@@ -10,18 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from marketray.errors import ModelError
-from marketray.models.base import (
-    Evaluation,
-    Family,
-    FittedModel,
-    Float32Array,
-    Float64Array,
-    Params,
-    Prepared,
-    Task,
-    Training,
-)
+from marketray.models.base import Evaluation, Family, FittedModel, Float32Array, Float64Array, Params, Task
 from marketray.models.columns import shares
+from marketray.models.training import Prepared, Training
 
 __all__ = ["BaselineModel", "LastReturn", "TrainingMean", "Zero"]
 

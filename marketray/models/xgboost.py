@@ -9,19 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from marketray.errors import ModelError
-from marketray.models.base import (
-    Evaluation,
-    Family,
-    FittedModel,
-    Float32Array,
-    Float64Array,
-    Params,
-    Prepared,
-    Task,
-    Training,
-    target_scale,
-)
+from marketray.models.base import Evaluation, Family, FittedModel, Float32Array, Float64Array, Params, Task
 from marketray.models.columns import shares, tree_columns
+from marketray.models.training import Prepared, Training, target_scale
 
 if TYPE_CHECKING:
     import xgboost

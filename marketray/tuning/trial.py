@@ -21,9 +21,10 @@ import numpy.typing as npt
 
 from marketray.errors import TuningError
 from marketray.features.fitted import Extension, FittedColumn, FittedFeature, fit_columns
-from marketray.models.base import EarlyStopping, Family, Prepared, Task
+from marketray.models.base import Family, Task
 from marketray.models.contribution import ALL, Ranking, rank_columns, split_group
 from marketray.models.extended import Layout
+from marketray.models.training import EarlyStopping, Prepared
 
 if TYPE_CHECKING:
     from marketray.dataset.load import Block

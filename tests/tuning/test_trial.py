@@ -10,7 +10,7 @@ import pytest
 from marketray.features.fits import QuantileCuts, StandardScore
 from marketray.features.fitted import FittedFeature
 from marketray.models import get_family
-from marketray.models.base import EarlyStopping
+from marketray.models.training import EarlyStopping
 from marketray.tuning.trial import Budget, FoldCache, run_trial, rung_name
 from tests.tuning.rows import block, folds
 
