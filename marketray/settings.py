@@ -258,14 +258,14 @@ def load_settings(config: str | Path | None = None, overrides: dict[str, Any] | 
     Raises
     ------
     SettingsError
-        The file is missing or unreadable, a key is unknown, or a value is wrong; the message names
-        the key, what was got and what is required.
+        The file is missing or unreadable, a key is unknown, a value is wrong, or the catalog has no such
+        feature or group; the message names the key, what was got and what is required.
     """
     file = read_settings_file(Path(config)) if config is not None else {}
     if "source" in (overrides or {}):  # another source, not a change of keys within the file's
         file.pop("source", None)
     try:
-        return Settings(**{"_file": file, **(overrides or {})})
+        settings = Settings(**{"_file": file, **(overrides or {})})
     except ValidationError as e:
         where = f"settings {config}" if config is not None else "settings"
         lines = [f"{'.'.join(map(str, d['loc'])) or 'settings'}: {describe(d)}" for d in e.errors()]
@@ -274,3 +274,14 @@ def load_settings(config: str | Path | None = None, overrides: dict[str, Any] | 
     except UnreadableVariable as e:
         msg = f"environment: {e}; required: JSON, or one variable a key such as MARKETRAY_TUNING__SEED=1"
         raise SettingsError(msg, hint="fix or unset the MARKETRAY_ variable of this name") from e
+    _check_features_named(settings)
+    return settings
+
+
+def _check_features_named(settings: Settings) -> None:
+    """Refuse groups and features that the catalog lacks; files of the user's own may have them."""
+    named = settings.features
+    if (named.groups or named.exclude) and not named.files:
+        from marketray.features.catalog import check_features
+
+        check_features(named, settings.bar_interval_minutes)

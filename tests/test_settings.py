@@ -89,6 +89,15 @@ def test_environment_variables_in_the_file_are_expanded_or_named(home: Path, mon
         ("labels: {extra_horizons_minutes: [60, -5]}", "extra_horizons_minutes=.* different minutes above"),
         ("labels: {extra_horizons_minutes: [60, 60]}", "extra_horizons_minutes=.* different minutes above"),
         ("bar_interval_minutes: 60", "a horizon of 30 minutes never ends .*bar_interval_minutes=60"),
+        (
+            "features: {groups: [retruns]}",
+            r"features.groups: got \['retruns'\]; required: some of \['returns', ",
+        ),
+        ("features: {exclude: [sma]}", r"features.exclude: \['sma'\] are not features of the standard"),
+        (
+            "features: {catalog: seed-compatible, groups: [trend]}",
+            r"features.groups: got \['trend'\]; required: some of \['seed_tech",
+        ),
         ("{bar_interval_minutes: 20, labels: {horizon_minutes: 50}}", "a horizon of 50 minutes never ends"),
     ],
 )
@@ -101,6 +110,12 @@ def test_a_wrong_setting_names_the_key_and_the_rule(home: Path, text: str, messa
 def test_a_horizon_of_whole_bars_is_accepted(home: Path) -> None:
     hourly = load_settings(write(home, "{bar_interval_minutes: 60, labels: {horizon_minutes: 60}}"))
     assert hourly.labels.extra_horizons_minutes == (60,)
+
+
+def test_a_group_of_the_users_own_is_known_when_their_file_is_run(home: Path) -> None:
+    (home / "mine.py").write_text("raise RuntimeError")  # not run to read settings
+    settings = load_settings(write(home, "features: {groups: [mine], files: [mine.py]}"))
+    assert settings.features.groups == ("mine",)
 
 
 def test_a_file_that_is_no_text_is_named(home: Path) -> None:
