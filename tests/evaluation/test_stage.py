@@ -204,7 +204,7 @@ def test_a_direction_model_is_selected_and_served_by_its_probability(
     from marketray.dataset.stage import run_dataset
     from marketray.serving.forecaster import Forecaster
 
-    features = {"groups": ["returns", "regime", "lags"]}
+    features = {"groups": ["returns", "volatility", "regime", "lags"]}
     settings = small_settings(tracked_home, labels={"task": "direction"}, features=features)
     bars = xnys_bars()
     write_inputs(settings, bars)
@@ -224,9 +224,9 @@ def test_a_direction_model_is_selected_and_served_by_its_probability(
     naive = np.mean(((test.y > 0) - share) ** 2)
     assert report["figures"]["test"]["training_mean"]["rmse_pct"] == pytest.approx(100 * np.sqrt(naive))
     assert "training share of ups" in selection["evidence"]["reasons"][-1]
-    (score,) = model.fitted  # the group's only feature that is made from returns
-    past = load_blocks(settings).select(("return_30",)).values.astype(float)
-    assert (score.name, score.parameters) == ("return_30_score", pytest.approx((past.mean(), past.std())))
+    (high,) = (column for column in model.fitted if column.name == "volatility_high")
+    past = load_blocks(settings).select(("realized_volatility_20",)).values.astype(float)
+    assert high.parameters == pytest.approx((np.median(past),))
     served = Forecaster(Path(selection["model_path"]))
     row = served.row(bars.with_columns(bid=None, ask=None, bid_size=None, ask_size=None).select(BAR_COLUMNS))
     answer = served.forecast(row)
