@@ -190,7 +190,6 @@ def _gaps(bars: pd.DataFrame) -> dict[str, pd.Series]:
         "gap_1": bars["open"] / before - 1,
         "session_gap": (sessions["open"].transform("first") / last - 1).where(reached),
         "gap_filled": filled.where(reached & bars["session"].notna()),
-        "missing_minutes": bars["time"].diff().dt.total_seconds() / 60 - 1,
         "missing_share_60": (1 - 59 / span).clip(0, 1),
         "bars_30_to_60": pd.Series((counts[60] - counts[30]) / 30, index=bars.index),
         "bars_30_to_360": pd.Series((counts[360] - counts[30]) / 330, index=bars.index),

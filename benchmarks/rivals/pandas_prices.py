@@ -27,7 +27,7 @@ def lags(bars: pd.DataFrame) -> dict[str, pd.Series]:
 
 def _returns(bars: pd.DataFrame) -> dict[str, pd.Series]:
     close = bars["close"]
-    spans = (1, 2, 3, 5, 10, 15, 20, 30, 60, 90, 120, 150, 180, 210, 240, 270, 360)
+    spans = (2, 3, 5, 10, 15, 20, 30, 60, 90, 120, 150, 180, 210, 240, 270, 360)
     return {
         **{f"return_{n}": close.pct_change(n, fill_method=None) for n in spans},
         "log_return_1": np.log(close).diff(),
@@ -72,9 +72,7 @@ def _oscillators(bars: pd.DataFrame) -> dict[str, pd.Series]:
     return {
         "stochastic_k_14": fast,
         "stochastic_d_14": smooth,
-        "stochastic_slow_k": smooth,
         "stochastic_slow_d": smooth.rolling(3).mean(),
-        "williams_r_14": fast - 100,
         "cci_20": ((typical - center) / (0.015 * scatter)).where(scatter > _TINY * typical, 0.0),
         "bollinger_width_20": 4 * sigma / mean,
         "bollinger_position_20": ((close - mean) / (4 * sigma) + 0.5).where(moves, 0.5),

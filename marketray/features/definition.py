@@ -17,6 +17,9 @@ NEWS = "news"
 """Input of features that need scored articles beside the bars."""
 
 
+_ABSENT = "null where a bar lacks its inputs"
+
+
 @dataclass(frozen=True)
 class Feature:
     """One column of the feature table, known at the bar's end.
@@ -41,8 +44,8 @@ class Feature:
         Whether every cut of the data gives the same bits (lags, minima, maxima, single-bar values), as
         opposed to equality within rounding.
     null_policy:
-        What stands where the formula has no value (0 / 0, no trades); empty where it always has one, or
-        where the formula's text says it.
+        What stands where the formula has no value (0 / 0, no trades), beside what the formula's text and
+        `inputs` say of it; empty where it always has one.
     """
 
     name: str
@@ -55,3 +58,15 @@ class Feature:
     inputs: tuple[str, ...] = ()
     exact: bool = False
     null_policy: str = ""
+
+    @property
+    def words(self) -> tuple[str, str]:
+        """The formula, and what stands where it has no value: the formula's own clauses, the declared
+        policy, and null for a missing one of `inputs`, unless the policy says what stands where something
+        is null. The second is empty where every bar after the lookback has a value.
+        """
+        first, *clauses = self.formula.split("; ")
+        stated = [c for c in clauses if " where " in c or c.startswith("null ")]
+        formula = "; ".join([first, *(c for c in clauses if c not in stated)])
+        absent = [_ABSENT] if set(self.inputs) - {NEWS} and " is null" not in self.null_policy else []
+        return formula, "; ".join([*stated, *filter(None, [self.null_policy]), *absent])

@@ -31,7 +31,8 @@ logarithm. A row belongs to `decision_at` = the bar's end and uses bars that end
 - **Exact** features have the same bits however the data were cut; the others agree within
   1e-9 of the larger of their value and their interquartile range.
 - A feature whose **needs** the bars lack is left out, by name, with a line in the log.
-- **Null policy**: what stands where the formula has no value; empty where it always has one.
+- **Null policy**: what stands where the formula has no value; empty where it always has one. What it needs
+  beside the prices (volume, quotes, sizes) may be missing in a bar, whose features are then null.
 - Settings: `features.groups` (empty: all) and `features.exclude` choose from the catalog.
 """
 
@@ -91,7 +92,7 @@ def _table(features: list[Feature]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for f in features:
-        formula, null_policy = _null_policy(f)
+        formula, null_policy = f.words
         cells = (
             f"`{f.name}`",
             formula.replace("|", "\\|"),
@@ -110,14 +111,6 @@ def _fitted_table(features: list[FittedFeature]) -> str:
     lines = ["| feature | formula | unit | source |", "|---|---|---|---|"]
     lines += [f"| `{f.name}` | {f.formula} | {f.unit} | {f.source} |" for f in features]
     return "\n".join(lines) + "\n"
-
-
-def _null_policy(feature: Feature) -> tuple[str, str]:
-    """The formula, and what stands where it has no value: declared, or the formula's own clauses on it."""
-    first, *clauses = feature.formula.split("; ")
-    stated = [clause for clause in clauses if " where " in clause or clause.startswith("null ")]
-    formula = "; ".join([first, *(clause for clause in clauses if clause not in stated)])
-    return formula, "; ".join([*stated, feature.null_policy] if feature.null_policy else stated)
 
 
 def main(arguments: list[str]) -> None:

@@ -56,6 +56,24 @@ def make_bars(size: int, seed: int, *, flat: bool = True, start: datetime = STAR
     )
 
 
+def rough_bars(size: int, seed: int) -> pl.DataFrame:
+    """`make_bars` with holes, silent stretches, and volumes, quotes and sizes of which some are missing."""
+    rng = np.random.default_rng(seed)
+    bars = make_bars(size, seed=seed)
+    quiet = pl.Series(rng.random(size) < 0.1) | pl.Series(np.arange(size) // 50 == 40)
+    bars = bars.with_columns(
+        volume=pl.when(quiet).then(0.0).otherwise("volume"),
+        bid_size=pl.Series(rng.integers(0, 4, size).astype(float)),
+        ask_size=pl.Series(rng.integers(0, 4, size).astype(float)),
+    )
+    late = np.arange(size) > 2_000
+    for name in ("volume", "bid", "ask", "bid_size", "ask_size"):
+        unknown = pl.Series((rng.random(size) < 0.01) & late)
+        bars = bars.with_columns(pl.when(~unknown).then(name).alias(name))
+    gone = (rng.random(size) < 0.05) | ((np.arange(size) > 2_700) & (np.arange(size) < 2_800))
+    return bars.filter(~pl.Series(gone))
+
+
 def sessions_of(times: pl.Series) -> Sessions:
     """Sessions around the given times."""
     first, last = times[0], times[-1]

@@ -92,7 +92,7 @@ HONEST: dict[str, tuple[int, pl.Expr]] = {
     "to_the_close": (1, (pl.col("_close_at") - pl.col("_decision_at")).dt.total_minutes()),
     "constant": (1, pl.lit(1.0)),
     "threshold": (2, (RETURN > 0.0002).cast(pl.Float64)),
-    "of_other_features": (241, pl.col("return_240") - pl.col("return_1")),
+    "of_other_features": (241, pl.col("return_240") - pl.col("return_2")),
 }
 """Name -> declared lookback and an expression that no audit may accuse."""
 
@@ -106,4 +106,4 @@ def planted(catalog: Catalog, *families: dict[str, tuple[int, pl.Expr]]) -> Cata
         for name, (lookback, e) in entries.items()
     )
     last = tuple(e.alias(name) for name, (_, e) in entries.items())
-    return replace(catalog, features=features, layers=(*catalog.layers, last))
+    return replace(catalog, features=features, layers=(*catalog.layers, last), fitted=())

@@ -170,7 +170,6 @@ NAMES = (
     "volatility_rank",
     "volume_rank",
     "range_rank",
-    "return_30_score",
 )
 
 
@@ -186,11 +185,11 @@ def test_the_catalog_holds_them_beside_its_columns(caplog: pytest.LogCaptureFixt
     assert all(f.group == "regime" and f.formula and f.source and f.unit for f in catalog.fitted)
     without_volume = build_catalog(FeatureSettings(), COLUMNS[:5])
     assert "volume_rank" in without_volume.dropped
-    assert len(without_volume.fitted) == 6
+    assert len(without_volume.fitted) == len(NAMES) - 1
     assert names(FeatureSettings(exclude=("range_rank",))) == tuple(n for n in NAMES if n != "range_rank")
     assert names(FeatureSettings(groups=("returns",))) == ()
     with caplog.at_level(logging.INFO, logger="marketray"):
-        assert names(FeatureSettings(groups=("returns", "regime"))) == ("return_30_score",)
+        assert names(FeatureSettings(groups=("volume", "regime"))) == ("volume_rank",)
     assert "left out with the features they are made from: volatility_regime" in caplog.text
     assert build_catalog(FeatureSettings(exclude=("range_rank",)), COLUMNS).hash != catalog.hash
 

@@ -129,10 +129,7 @@ def zscore(n: int) -> np.ndarray:
 IMBALANCE = (C - OPEN) / (H - L)
 SQUARED = np.log(C / lagged(C)) ** 2
 FORMULAS: dict[str, Callable[[], np.ndarray]] = {
-    **{
-        f"return_{n}": lambda n=n: C / lagged(C, n) - 1
-        for n in (1, 2, 3, 5, 10, 15, 20, 30, 60, 90, 120, 240)
-    },
+    **{f"return_{n}": lambda n=n: C / lagged(C, n) - 1 for n in (2, 3, 5, 10, 15, 20, 30, 60, 90, 120, 240)},
     **{f"return_1_lag_{k}": lambda k=k: lagged(C, k) / lagged(C, k + 1) - 1 for k in range(1, 60)},
     "return_1_lag_0": lambda: C / lagged(C) - 1,
     "range_position_60": range_position,

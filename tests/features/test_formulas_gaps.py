@@ -51,7 +51,6 @@ FORMULAS: dict[str, Callable[[], np.ndarray]] = {
     "gap_1": lambda: OPEN / lagged(C) - 1,
     "session_gap": lambda: session_gaps()[0],
     "gap_filled": lambda: session_gaps()[1],
-    "missing_minutes": lambda: MINUTE - lagged(MINUTE.astype(float)) - 1,
     "missing_share_60": missing_share,
     "bars_30_to_60": lambda: bars_between(30, 60),
     "bars_30_to_360": lambda: bars_between(30, 360),
@@ -87,7 +86,6 @@ def test_a_session_gap_is_known_from_the_first_bar_on_and_filled_when_reached() 
     )
     assert rows["session_gap"].to_list()[-3:] == pytest.approx([0.01] * 3)
     assert rows["gap_filled"].to_list()[-3:] == [0.0, 0.0, 1.0]
-    assert rows["missing_minutes"].to_list()[-3:] == [60.0 * 22, 0.0, 0.0]
 
 
 def test_daily_bars_have_session_gaps() -> None:

@@ -110,9 +110,9 @@ def test_one_bit_of_an_exact_feature_and_a_lost_value_are_found(settings: Settin
     (finding,) = audit_parity(settings).findings
     assert finding["feature"] == "minutes_since_open"
     assert 0 < finding["difference"] < 1e-10
-    store_features(settings, change_at(moment, pl.lit(None, pl.Float64), "return_1"))
+    store_features(settings, change_at(moment, pl.lit(None, pl.Float64), "return_2"))
     (finding,) = audit_parity(settings).findings
-    assert (finding["feature"], finding["rows"], finding["difference"]) == ("return_1", 1, None)
+    assert (finding["feature"], finding["rows"], finding["difference"]) == ("return_2", 1, None)
 
 
 def test_features_of_other_bars_are_not_compared_with(settings: Settings) -> None:

@@ -14,7 +14,7 @@ from marketray.features.kernel import compute
 from marketray.features.row import RowPlan
 from marketray.settings import FeatureSettings
 from marketray.settings_sections import FeatureFile
-from tests.features.market import COLUMNS, assert_equal, make_bars, sessions_of, spread
+from tests.features.market import COLUMNS, assert_equal, make_bars, rough_bars, sessions_of, spread
 from tests.features.newsfeed import articles
 
 DEPTH = ("bid_size", "ask_size")
@@ -29,21 +29,7 @@ ROLLING_TIME = ("has_original_prev_30_to_60min", "has_original_prev_30_to_360min
 @pytest.fixture(scope="module")
 def rough() -> pl.DataFrame:
     """Bars with holes, flat and silent stretches, a jump, no trades, and unknown volumes and quotes."""
-    rng = np.random.default_rng(41)
-    bars = make_bars(3_300, seed=41)
-    size = bars.height
-    quiet = pl.Series(rng.random(size) < 0.1) | pl.Series(np.arange(size) // 50 == 40)
-    bars = bars.with_columns(
-        volume=pl.when(quiet).then(0.0).otherwise("volume"),
-        bid_size=pl.Series(rng.integers(0, 4, size).astype(float)),
-        ask_size=pl.Series(rng.integers(0, 4, size).astype(float)),
-    )
-    late = np.arange(size) > 2_000
-    for name in ("volume", "bid", "ask", *DEPTH):
-        unknown = pl.Series((rng.random(size) < 0.01) & late)
-        bars = bars.with_columns(pl.when(~unknown).then(name).alias(name))
-    gone = (rng.random(size) < 0.05) | ((np.arange(size) > 2_700) & (np.arange(size) < 2_800))
-    return bars.filter(~pl.Series(gone))
+    return rough_bars(3_300, seed=41)
 
 
 def assert_rows_equal(catalog: Catalog, bars: pl.DataFrame, sizes: list[int]) -> None:

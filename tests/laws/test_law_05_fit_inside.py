@@ -14,6 +14,8 @@ from marketray.dataset.splits import make_split
 from marketray.evaluation.candidates import refit
 from marketray.evaluation.metrics import baselines
 from marketray.features.catalog import build_catalog
+from marketray.features.fits import StandardScore
+from marketray.features.fitted import FittedFeature
 from marketray.models import get_family
 from marketray.models.base import Prepared
 from marketray.settings import FeatureSettings, SplitSettings
@@ -74,7 +76,10 @@ def test_the_training_mean_knows_only_training_labels() -> None:
     assert before["training_mean"][0] == train_y.mean()
 
 
-FITTED = build_catalog(FeatureSettings(), ("time", "open", "high", "low", "close", "volume")).fitted
+FITTED = (
+    *build_catalog(FeatureSettings(), ("time", "open", "high", "low", "close", "volume")).fitted,
+    FittedFeature("return_30_score", "user", "return_30", StandardScore(), "standard deviations"),
+)
 COLUMNS = ("return_30", *dict.fromkeys(f.of for f in FITTED if f.of != "return_30"))
 FOLDS = ((slice(0, 1_000), slice(1_030, 1_400)), (slice(0, 1_370), slice(1_400, 1_800)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from marketray.features.fits import AboveMedian, BelowMedian, Fit, PercentileRank, QuantileCuts, StandardScore
+from marketray.features.fits import AboveMedian, BelowMedian, Fit, PercentileRank, QuantileCuts
 from marketray.features.fitted import FittedFeature
 
 __all__ = ["fitted_regime"]
@@ -20,7 +20,6 @@ def fitted_regime() -> list[FittedFeature]:
         _of("realized_volatility_60", "volatility_rank", rank, "volatility rank"),
         _of("volume_ratio_20", "volume_rank", rank, "volume rank"),
         _of("range_1", "range_rank", rank, "range rank"),
-        _of("return_30", "return_30_score", StandardScore(), "standard score"),
     ]
 
 

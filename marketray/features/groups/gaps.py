@@ -36,7 +36,7 @@ def gaps(interval_minutes: int) -> list[Feature]:
         exact=True,
     )
     bars = [_bars_between(30, end, interval_minutes) for end in (60, 360)]
-    return [opening, *_session_gaps(interval_minutes), *_missing(interval_minutes), *bars]
+    return [opening, *_session_gaps(interval_minutes), _missing(interval_minutes), *bars]
 
 
 def _session_gaps(interval_minutes: int) -> list[Feature]:
@@ -70,33 +70,20 @@ def _session_gaps(interval_minutes: int) -> list[Feature]:
     ]
 
 
-def _missing(interval_minutes: int) -> list[Feature]:
-    step = pl.duration(minutes=interval_minutes)
+def _missing(interval_minutes: int) -> Feature:
     elapsed = pl.col("time") - pl.col("time").shift(_SPAN - 1)
     held = (_SPAN - 1) * interval_minutes * 60e6 / elapsed.dt.total_microseconds()
-    return [
-        Feature(
-            name="missing_minutes",
-            group=_GROUP,
-            lookback=2,
-            expression=(pl.col("time").diff() - step).dt.total_microseconds() / 60e6,
-            formula="time - end of the bar before, over breaks and missing bars alike",
-            source="bar times",
-            unit="minutes",
-            exact=True,
-        ),
-        Feature(
-            name=f"missing_share_{_SPAN}",
-            group=_GROUP,
-            lookback=_SPAN,
-            expression=(1 - held).clip(0.0, 1.0),
-            formula=f"share of the bar slots without a bar, over the span of the last {_SPAN} bars, "
-            "breaks included",
-            source="bar times",
-            unit="share, 0 to 1",
-            exact=True,
-        ),
-    ]
+    return Feature(
+        name=f"missing_share_{_SPAN}",
+        group=_GROUP,
+        lookback=_SPAN,
+        expression=(1 - held).clip(0.0, 1.0),
+        formula=f"share of the bar slots without a bar, over the span of the last {_SPAN} bars, "
+        "breaks included",
+        source="bar times",
+        unit="share, 0 to 1",
+        exact=True,
+    )
 
 
 def _bars_between(start: int, end: int, interval_minutes: int) -> Feature:

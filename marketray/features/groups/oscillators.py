@@ -1,4 +1,7 @@
-"""Oscillators of the momentum group: stochastic, Williams' %R, CCI, Bollinger bands."""
+"""Oscillators of the momentum group: stochastic, CCI, Bollinger bands.
+
+The fast stochastic's D is the slow one's K, and Williams' %R is its K less 100: neither has a second column.
+"""
 
 from __future__ import annotations
 
@@ -43,32 +46,13 @@ def _stochastic() -> list[Feature]:
             unit="index 0-100",
         ),
         Feature(
-            name="stochastic_slow_k",
-            group=_GROUP,
-            lookback=16,
-            expression=pl.col("stochastic_d_14"),
-            formula="stochastic_d_14 by its other name",
-            source=slow,
-            unit="index 0-100",
-        ),
-        Feature(
             name="stochastic_slow_d",
             group=_GROUP,
             lookback=18,
             expression=mean(pl.col("stochastic_d_14"), 3),
-            formula="SMA3(stochastic_slow_k)",
+            formula="SMA3(stochastic_d_14)",
             source=slow,
             unit="index 0-100",
-        ),
-        Feature(
-            name="williams_r_14",
-            group=_GROUP,
-            lookback=14,
-            expression=pl.col("stochastic_k_14") - 100,
-            formula="-100 * (max H - C) / (max H - min L) over 14 bars; -50 where the range is 0",
-            source="Williams 1973; TA-Lib WILLR(14)",
-            unit="index -100-0",
-            exact=True,
         ),
     ]
 

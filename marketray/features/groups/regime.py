@@ -41,7 +41,14 @@ def regime() -> list[Feature]:
     return [_percentile(), *_levels(), *_states(), _stress()]
 
 
-def _flag(name: str, lookback: int, state: pl.Expr, rule: str, inputs: tuple[str, ...] = ()) -> Feature:
+def _flag(
+    name: str,
+    lookback: int,
+    state: pl.Expr,
+    rule: str,
+    inputs: tuple[str, ...] = (),
+    null_policy: str = "",
+) -> Feature:
     return Feature(
         name=name,
         group=_GROUP,
@@ -51,6 +58,7 @@ def _flag(name: str, lookback: int, state: pl.Expr, rule: str, inputs: tuple[str
         source="regime by a fixed rule, causal",
         unit="0 or 1",
         inputs=inputs,
+        null_policy=null_policy,
     )
 
 
@@ -82,7 +90,14 @@ def _states() -> list[Feature]:
     adx = pl.col("adx_14")
     return [
         _flag("high_volatility", 61, ratio > 1.5 * _ABOVE, "volatility_ratio_10_60 > 1.5"),
-        _flag("high_volume", 20, busy > 1.2 * _ABOVE, "volume_ratio_5_20 > 1.2", ("volume",)),
+        _flag(
+            "high_volume",
+            20,
+            busy > 1.2 * _ABOVE,
+            "volume_ratio_5_20 > 1.2",
+            ("volume",),
+            "null where volume_ratio_5_20 is",
+        ),
         _flag("is_trending", _ADX, adx > 25 * _ABOVE, "adx_14 > 25"),
     ]
 

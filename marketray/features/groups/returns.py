@@ -8,12 +8,15 @@ from marketray.features.definition import Feature
 
 __all__ = ["lags", "returns"]
 
-_SPANS = (1, 2, 3, 5, 10, 15, 20, 30, 60, 90, 120, 150, 180, 210, 240, 270, 360)
+_SPANS = (2, 3, 5, 10, 15, 20, 30, 60, 90, 120, 150, 180, 210, 240, 270, 360)
 _LAGS = 60
 
 
 def returns() -> list[Feature]:
-    """Simple returns over the last n bars, and the log return of the last one."""
+    """Simple returns over the last n bars, n > 1, and the log return of the last one.
+
+    The simple return of the last bar is `lags`' first, under that name alone.
+    """
     close = pl.col("close")
     simple = [
         Feature(

@@ -18,6 +18,7 @@ __all__ = ["session", "session_columns"]
 
 _GROUP = "session"
 _EDGE_MINUTES = 30
+_OUTSIDE = "null outside sessions"
 
 
 def session(interval_minutes: int) -> list[Feature]:
@@ -57,6 +58,7 @@ def _clock() -> list[Feature]:
             source="exchange calendar",
             unit="minutes",
             exact=True,
+            null_policy=_OUTSIDE,
         )
         for name, span, formula in pairs
     ]
@@ -89,10 +91,11 @@ def _progress() -> list[Feature]:
             group=_GROUP,
             lookback=1,
             expression=value.cast(pl.Float64),
-            formula=f"{formula}, by decision_at; null outside sessions",
+            formula=f"{formula}, by decision_at",
             source="exchange calendar",
             unit=unit,
             exact=True,
+            null_policy=_OUTSIDE,
         )
         for name, value, formula, unit in parts
     ]
@@ -129,6 +132,7 @@ def _since_open(day: int) -> list[Feature]:
             formula="C / open of the session's first bar - 1",
             source="session return",
             exact=True,
+            null_policy=_OUTSIDE,
         ),
         Feature(
             name="vwap_distance_session",
@@ -138,6 +142,7 @@ def _since_open(day: int) -> list[Feature]:
             formula="C / VWAP - 1, VWAP = sum of V (H + L + C) / 3 over sum of V since the session's open",
             source="volume-weighted average price",
             inputs=("volume",),
+            null_policy=f"{_OUTSIDE} and before the session's first trade",
         ),
     ]
 
@@ -156,6 +161,6 @@ def _range_so_far(day: int) -> list[Feature]:
         ),
     ]
     return [
-        Feature(name, _GROUP, day, value, formula, "session range", unit, exact=True)
+        Feature(name, _GROUP, day, value, formula, "session range", unit, exact=True, null_policy=_OUTSIDE)
         for name, value, formula, unit in parts
     ]

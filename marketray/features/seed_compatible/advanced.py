@@ -260,6 +260,7 @@ def _stress() -> Feature:
         expression=0.5 * pl.col("high_volatility") + 0.3 * pl.col("high_volume") + 0.2 * extreme,
         formula="0.5 high_volatility + 0.3 high_volume + 0.2 [volatility_20 > its mean + 2 sd over 252 bars]",
         unit="index 0-1",
+        null_policy="high_volume counts as 0 where volume_regime is null",
     )
 
 
