@@ -53,7 +53,7 @@ def warmup(
     path = plot.absolute() if plot is not None else settings.run_path / "warmup.html"
     report = audit_warm_up(settings, path, size=bars)
     _print(report, as_json)
-    _refuse(report, "declare a lookback too short for 1e-9", "declare the bars in the column `required`")
+    _refuse(report, "need more bars than they declare for 1e-9", _warm_up_hint(report.findings))
 
 
 @audit_app.command()
@@ -109,6 +109,20 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
         head = "".join(f"{share:>8}" for share in list(rows[0])[2:])
         lines.insert(0, f"{'feature':<28}{'bars':>6}{head}")
     return lines
+
+
+def _warm_up_hint(findings: list[dict[str, Any]]) -> str:
+    """What to do about lookbacks too short, and about features that no lookback can help."""
+    ahead = [finding["feature"] for finding in findings if finding["ahead"]]
+    hints = []
+    if len(ahead) < len(findings):
+        hints.append("declare the bars in the column `required`")
+    if ahead:
+        hints.append(
+            f"no lookback is enough for {', '.join(ahead)}: all earlier bars together do not give the value, "
+            "so it depends on the future; run `marketray audit lookahead`"
+        )
+    return "; ".join(hints)
 
 
 def _refuse(report: AuditReport, what: str, hint: str) -> None:

@@ -35,6 +35,15 @@ def honest():
 """
 
 
+FITTED = """
+from marketray.features.fits import PercentileRank
+from marketray.features.user import fitted_feature
+
+for of in ("tomorrow", "honest"):
+    fitted_feature(f"{of}_rank", of=of, fit=PercentileRank(), group="mine")
+"""
+
+
 @pytest.fixture
 def config(home: Path) -> str:
     """Settings with two guilty features and an honest one."""
@@ -57,6 +66,19 @@ def test_a_look_ahead_is_refused_by_name(config: str, monkeypatch, capsys) -> No
     assert "audit: 1 of 3 features use the future: tomorrow" in err
 
 
+def test_fitted_features_are_audited_or_named(config: str, home: Path, monkeypatch, capsys) -> None:
+    (home / "mine.py").write_text(FILE + FITTED)
+    assert cli(monkeypatch, "audit", "lookahead", "--config", config, "--bars", "300", "--json") == 3
+    out, err = capsys.readouterr()
+    line = json.loads(out)
+    assert (line["features"], line["details"]["not_audited"]) == (5, {})
+    assert "audit: 2 of 5 features use the future: tomorrow, tomorrow_rank" in err
+    details = audit_warm_up(load_settings(config), size=150).details
+    assert details["not_audited"] == {
+        f"{of}_rank": f"is fitted and has no lookback of its own: see {of}" for of in ("tomorrow", "honest")
+    }
+
+
 def test_a_short_lookback_is_refused_with_table_and_plot(
     config: str, home: Path, monkeypatch, capsys
 ) -> None:
@@ -65,16 +87,19 @@ def test_a_short_lookback_is_refused_with_table_and_plot(
     assert cli(monkeypatch, *arguments) == 3
     out, err = capsys.readouterr()
     assert "bars: 1,500 of simulated bars" in out
-    rows = {
-        line.split()[0]: line.split() for line in out.splitlines() if line.startswith(("hasty", "honest"))
-    }
+    table = out[: out.index("required")]  # what follows are the findings
+    rows = {line.split()[0]: line.split() for line in table.splitlines() if line.strip()}
     assert rows["honest"][:3] == ["honest", "5", "missing"]
     assert [float(cell) for cell in rows["honest"][6:]] == [0, 0, 0]
     assert float(rows["hasty"][6]) > 1e-9
     assert max(map(len, (line for line in out.splitlines() if line.startswith("hon")))) <= 90
-    assert "declare a lookback too short for 1e-9: tomorrow, hasty" in err
+    assert "audit: 2 of 3 features need more bars than they declare for 1e-9: tomorrow, hasty" in err
+    hint = " ".join(err.split())
+    assert "declare the bars in the column `required`; no lookback is enough for tomorrow: all" in hint
+    assert "so it depends on the future; run `marketray audit lookahead`" in hint
     page = plot.read_text()
     assert "hasty (too short)" in page
+    assert "tomorrow (looks ahead)" in page
     assert "honest (too short)" not in page
 
 
@@ -124,6 +149,7 @@ def test_parity_names_what_differs_between_live_and_batch(
 ) -> None:
     path = Path(config)
     path.write_text(path.read_text().replace("groups: [mine]", "groups: [mine], exclude: [tomorrow]"))
+    (home / "mine.py").write_text(FILE + FITTED)
     bars = make_bars(2_500, seed=9, start=datetime(2024, 2, 26, tzinfo=UTC))
     store(Lake(load_settings(config).lake_uri), "SPX500_USD", bars)
     arguments = ("audit", "parity", "--config", config, "--day", "2024-02-27")
@@ -132,6 +158,8 @@ def test_parity_names_what_differs_between_live_and_batch(
     line = json.loads(out)
     assert sorted(line) == ["details", "features", "findings"]
     assert (line["features"], line["details"]["day"]) == (2, "2024-02-27")
+    reason = "is fitted and made inside a model, live and in batch alike, from honest"
+    assert line["details"]["not_audited"] == {"honest_rank": reason}
     (finding,) = line["findings"]
     assert (finding["feature"], finding["when"]) == ("hasty", ["replay"])
     assert "audit: 1 of 2 features differ between live and batch: hasty" in err

@@ -3,7 +3,8 @@
 Look-ahead: bars after a row are cut off, changed or deleted; the row must not change. Warm-up: bars
 before a row's lookback are cut off or moved; the row must not change either. "Not change" is equality
 as the laws define it: the same nulls and |a - b| <= 1e-9 max(|b|, IQR), IQR being the feature's
-interquartile range over the bars of the audit.
+interquartile range over the bars of the audit. A fitted feature is fitted on the rows before the touched
+bars and applied to them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import polars as pl
 
 from marketray.bars import VALUES
 from marketray.errors import DataError
+from marketray.features.audit_fitted import fitted_on
 from marketray.features.catalog import Catalog
 from marketray.features.kernel import compute
 from marketray.features.user import FAULTS
@@ -54,7 +56,8 @@ class LookAhead:
     rows:
         Rows that changed, over all experiments.
     bars_ahead:
-        How far ahead a changed row certainly looks: bars from the row to the first touched bar.
+        How far ahead a changed row certainly looks: bars from the row to the first touched bar. For a
+        fitted feature that is what its statistics add: at most all rows before the touched bar.
     difference:
         Largest change of a value; None where values only came or went.
     difference_in_iqr:
@@ -90,6 +93,8 @@ class Reference:
         self.news = news
         self.rows = evaluate(catalog, bars, sessions, news)
         self.spreads = {name: interquartile_range(self.rows[name]) for name in catalog.names}
+        for name, values in fitted_on(catalog.fitted, self.rows).items():
+            self.spreads[name] = interquartile_range(pl.Series(values).fill_nan(None))
 
     def excess(self, name: str, values: pl.Series, start: int) -> Float64Array:
         """`relative_excess` of `values`, the feature's at rows from `start` on, over what they were."""
@@ -143,7 +148,7 @@ def look_ahead(
     seed: int = 0,
 ) -> list[LookAhead]:
     """Features whose rows change when bars that had not ended at their decision, or articles that were not
-    known before it, are touched.
+    known before it, are touched; fitted features among them.
 
     Parameters
     ----------
@@ -160,22 +165,38 @@ def look_ahead(
     Returns
     -------
     list of LookAhead
-        The guilty, in catalog order; empty where every feature is honest.
+        The guilty, in catalog order, fitted features last; empty where every feature is honest.
     """
     reference = Reference(catalog, bars, sessions, news)
     chosen = _default_cuts(reference, seed) if cuts is None else sorted(cuts)
     found: dict[str, list[tuple[str, int, npt.NDArray[np.int64], Float64Array]]] = {}
     for when, cut, later, told in _experiments(reference, chosen, seed):
-        rows = evaluate(catalog, later, sessions, told).head(cut)
-        for name in catalog.names:
-            was = reference.rows[name].head(cut)
-            if rows[name].equals(was):
-                continue
-            changed = np.flatnonzero(reference.excess(name, rows[name], 0) > TOLERANCE)
-            if len(changed):
-                gap = np.abs((rows[name] - was).to_numpy()[changed])
-                found.setdefault(name, []).append((when, cut, changed, gap))
-    return [_summary(reference, name, found[name]) for name in catalog.names if name in found]
+        for name, changed, gap in _changes(reference, evaluate(catalog, later, sessions, told).head(cut)):
+            found.setdefault(name, []).append((when, cut, changed, gap))
+    names = (*catalog.names, *(f.name for f in catalog.fitted))
+    return [_summary(reference, name, found[name]) for name in names if name in found]
+
+
+def _changes(
+    reference: Reference, rows: pl.DataFrame
+) -> Iterator[tuple[str, npt.NDArray[np.int64], Float64Array]]:
+    """(feature, positions, size of the change) for each whose first values are not `rows`."""
+    first = reference.rows.head(len(rows))
+    for name in reference.catalog.names:
+        got, was = rows[name], first[name]
+        if got.equals(was):
+            continue
+        changed = np.flatnonzero(reference.excess(name, got, 0) > TOLERANCE)
+        if len(changed):
+            yield name, changed, np.abs((got - was).to_numpy()[changed])
+        else:  # a rounding apart, which could be the other side of a fitted cut
+            rows = rows.with_columns(was)
+    was_fitted = fitted_on(reference.catalog.fitted, first)
+    for name, values in fitted_on(reference.catalog.fitted, rows).items():
+        excess = relative_excess(values, was_fitted[name], reference.spreads[name])
+        changed = np.flatnonzero(excess > TOLERANCE)
+        if len(changed):
+            yield name, changed, np.abs(values - was_fitted[name])[changed]
 
 
 def lookback_cuts(catalog: Catalog, height: int) -> list[int]:

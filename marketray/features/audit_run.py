@@ -32,7 +32,8 @@ class AuditReport:
     features:
         How many were audited.
     findings:
-        One object for each guilty feature: its name and by how much.
+        One object for each guilty feature: its name and by how much. For the warm-up `ahead` tells
+        features that depend on later bars, for which no lookback is enough.
     details:
         `origin` and number of the bars, first and last bar's open, features that could not be audited
         with the reason; for the warm-up the table and where the plot is; for parity the day, what its
@@ -45,7 +46,7 @@ class AuditReport:
 
 
 def audit_look_ahead(settings: Settings, *, size: int | None = None) -> AuditReport:
-    """Run `marketray.features.audit.look_ahead` for the settings' features.
+    """Run `marketray.features.audit.look_ahead` for the settings' features, fitted ones included.
 
     Parameters
     ----------
@@ -58,12 +59,14 @@ def audit_look_ahead(settings: Settings, *, size: int | None = None) -> AuditRep
         The features or the bars are not what is required.
     """
     chosen = audit_bars(settings, size)
-    short = [f.name for f in chosen.catalog.features if f.lookback >= chosen.frame.height]
-    found = look_ahead(chosen.catalog, chosen.frame, chosen.sessions, news=chosen.news)
+    catalog = chosen.catalog
+    short = [f.name for f in catalog.features if f.lookback >= chosen.frame.height]
+    short += [f.name for f in catalog.fitted if f.of in short]
+    found = look_ahead(catalog, chosen.frame, chosen.sessions, news=chosen.news)
     return AuditReport(
-        features=len(chosen.catalog.names) - len(short),
+        features=len(catalog.names) + len(catalog.fitted) - len(short),
         findings=[asdict(f) for f in found],
-        details=_details(chosen.frame, chosen.origin, chosen.catalog, short),
+        details=_details(chosen.frame, chosen.origin, catalog, _too_long(chosen.frame, short)),
     )
 
 
@@ -85,14 +88,21 @@ def audit_warm_up(settings: Settings, plot: Path | None = None, *, size: int | N
     chosen = audit_bars(settings, size)
     measured = warm_up(chosen.catalog, chosen.frame, chosen.sessions, news=chosen.news)
     done = {m.feature for m in measured}
-    short = [name for name in chosen.catalog.names if name not in done]
-    details = _details(chosen.frame, chosen.origin, chosen.catalog, short)
+    short = _too_long(chosen.frame, [name for name in chosen.catalog.names if name not in done])
+    others = _fitted(chosen.catalog, "is fitted and has no lookback of its own: see {}")
+    details = _details(chosen.frame, chosen.origin, chosen.catalog, short | others)
     details["table"] = [_table_row(m) for m in measured]
     if plot is not None:
         _write_plot(measured, plot)
         details["plot"] = str(plot)
     findings = [
-        {"feature": m.feature, "lookback": m.lookback, "error": _finite(m.error), "required": m.required}
+        {
+            "feature": m.feature,
+            "lookback": m.lookback,
+            "error": _finite(m.error),
+            "required": m.required,
+            "ahead": m.ahead,
+        }
         for m in measured
         if not m.enough
     ]
@@ -121,21 +131,28 @@ def audit_parity(settings: Settings, day: date | None = None) -> AuditReport:
     recording = recorded_day(settings, lake, catalog, day)
     replay = replay_day(settings, lake, catalog, recording)
     origin = f"{settings.instrument} in {settings.lake_uri}"
-    details = _details(recording.bars, origin, catalog)
+    others = _fitted(catalog, "is fitted and made inside a model, live and in batch alike, from {}")
+    details = _details(recording.bars, origin, catalog, others)
     details |= {"day": recording.day, "compared_with": replay.batch, "restarted_at": replay.restarted_at}
     findings = [asdict(m) for m in replay.mismatches]
     return AuditReport(features=len(catalog.names), findings=findings, details=details)
 
 
-def _details(bars: pl.DataFrame, origin: str, catalog: Catalog, short: Sequence[str] = ()) -> dict[str, Any]:
-    reasons = dict.fromkeys(catalog.dropped, "the bars lack its inputs")
-    reasons |= dict.fromkeys(short, f"its lookback is too long for {bars.height} bars")
+def _too_long(bars: pl.DataFrame, names: Sequence[str]) -> dict[str, str]:
+    return dict.fromkeys(names, f"its lookback is too long for {bars.height} bars")
+
+
+def _fitted(catalog: Catalog, reason: str) -> dict[str, str]:
+    return {f.name: reason.format(f.of) for f in catalog.fitted}
+
+
+def _details(bars: pl.DataFrame, origin: str, catalog: Catalog, others: dict[str, str]) -> dict[str, Any]:
     return {
         "origin": origin,
         "bars": bars.height,
         "first": bars["time"][0],
         "last": bars["time"][-1],
-        "not_audited": reasons,
+        "not_audited": dict.fromkeys(catalog.dropped, "the bars lack its inputs") | others,
     }
 
 
@@ -156,7 +173,7 @@ def _write_plot(measured: Sequence[WarmUp], path: Path) -> None:
     for m in measured:
         points = [(n / m.lookback, max(e, 1e-17)) for n, e in zip(m.bars, m.errors, strict=True)]
         known = [(x, y) for x, y in points if y < float("inf")]
-        name = m.feature if m.enough else f"{m.feature} (too short)"
+        name = m.feature if m.enough else f"{m.feature} ({'looks ahead' if m.ahead else 'too short'})"
         figure.add_scatter(x=[x for x, _ in known], y=[y for _, y in known], name=name, mode="lines+markers")
     figure.add_hline(y=1e-9, line_dash="dash", annotation_text="1e-9")
     figure.update_layout(

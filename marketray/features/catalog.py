@@ -117,7 +117,8 @@ class Catalog:
         return tuple(reversed(kept))
 
     def subset(self, names: Collection[str], *, known_at_once: bool = False) -> Catalog:
-        """The catalog of some features and of what they are computed from; the hash stays.
+        """The catalog of some features and of what they are computed from, and fitted ones made from them;
+        the hash stays.
 
         With `known_at_once` every lookback counts as 1, so that no value is withheld.
         """
@@ -125,7 +126,13 @@ class Catalog:
         if known_at_once:
             chosen = tuple(replace(f, lookback=1) for f in chosen)
         definitions = {e.meta.output_name(): e for layer in self.layers for e in layer}
-        return replace(self, features=chosen, layers=_layers([f.name for f in chosen], definitions))
+        kept = {f.name for f in chosen}
+        return replace(
+            self,
+            features=chosen,
+            layers=_layers([f.name for f in chosen], definitions),
+            fitted=tuple(f for f in self.fitted if f.of in kept),
+        )
 
     def __getitem__(self, name: str) -> Feature:
         """The definition of one feature."""

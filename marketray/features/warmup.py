@@ -1,4 +1,7 @@
-"""Error of a feature against the bars it was given, and whether its declared lookback is enough."""
+"""Error of a feature against the bars it was given, and whether its declared lookback is enough.
+
+A fitted feature has no lookback of its own: what it is made from is measured.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +40,9 @@ class WarmUp:
         The same at the declared lookback, where earlier bars were also moved by 5 % instead of cut off.
     enough:
         `error` <= 1e-9.
+    ahead:
+        Whether even all bars up to a sampled row do not give the row's value: it depends on later ones
+        (or the same bars give other values each time), and no lookback is long enough.
     required:
         For a lookback that is too short: bars that were enough at the sampled rows; None where no
         number of the bars at hand was.
@@ -48,6 +54,7 @@ class WarmUp:
     errors: tuple[float, ...]
     error: float
     enough: bool
+    ahead: bool
     required: int | None
 
 
@@ -98,9 +105,11 @@ def _measure(whole: Reference, names: list[str], lookback: int, seed: int) -> It
     moved = _moved_errors(whole, catalog, rows, lookback)
     for name in names:
         error = max(table[lookback][name], moved[name])
-        required = None
+        ahead, required = False, None
         if error > TOLERANCE:
-            required = _required(whole, catalog.subset([name]), rows, lookback)
+            alone = catalog.subset([name])
+            ahead = _cut_errors(whole, alone, rows, whole.bars.height)[name] > TOLERANCE
+            required = None if ahead else _required(whole, alone, rows, lookback)
         yield WarmUp(
             feature=name,
             lookback=lookback,
@@ -108,6 +117,7 @@ def _measure(whole: Reference, names: list[str], lookback: int, seed: int) -> It
             errors=tuple(table[n][name] for n in grid),
             error=error,
             enough=error <= TOLERANCE,
+            ahead=ahead,
             required=required,
         )
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import polars as pl
 import pytest
 
 from marketray.errors import DataError
 from marketray.features.audit import look_ahead
+from marketray.features.audit_fitted import fitted_on
 from marketray.features.catalog import build_catalog
+from marketray.features.fits import AboveMedian, PercentileRank, StandardScore
+from marketray.features.fitted import FittedFeature
 from marketray.features.warmup import SHARES, warm_up
 from marketray.settings import FeatureSettings
 from tests.features.market import COLUMNS, make_bars, sessions_of
@@ -18,6 +23,7 @@ from tests.features.offenders import HONEST, LOOK_AHEAD, TOO_SHORT, planted
 BARS = make_bars(4_400, seed=61)
 SESSIONS = sessions_of(BARS["time"])
 CATALOG = build_catalog(FeatureSettings(), COLUMNS)
+SMALL = CATALOG.subset(["return_2"])
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +86,14 @@ def test_a_lookback_too_short_is_named(measured: dict, name: str) -> None:
     assert measured[name].error > 1e-9
 
 
+def test_a_lookback_too_short_is_no_look_ahead_and_the_other_way_round(measured: dict) -> None:
+    assert not any(measured[name].ahead for name in (*TOO_SHORT, *HONEST))
+    names = ("next_return", "centred_mean", "demeaned", "session_high")
+    offenders = planted(SMALL, {name: LOOK_AHEAD[name] for name in names})
+    results = warm_up(offenders, BARS, SESSIONS)
+    assert [(m.enough, m.ahead, m.required) for m in results] == [(False, True, None)] * len(names)
+
+
 def test_the_lookback_that_would_do_is_told(measured: dict) -> None:
     required = {name: measured[name].required for name in TOO_SHORT}
     exact = ("mean_short_by_one", "partial_mean", "partial_high_short_by_one")
@@ -100,6 +114,35 @@ def test_errors_of_a_recursive_mean_fall_with_the_bars(measured: dict) -> None:
     lag = measured["of_other_features"]
     assert math.isinf(lag.errors[0])
     assert lag.errors[4] == 0
+
+
+def test_a_fitted_feature_is_accused_of_what_it_is_made_from() -> None:
+    offenders = planted(SMALL, {"next_return": LOOK_AHEAD["next_return"], "mean": HONEST["polars_mean"]})
+    made = {
+        "next_score": ("next_return", StandardScore()),
+        "next_flag": ("next_return", AboveMedian(1.0)),
+        "honest_rank": ("mean", PercentileRank()),
+    }
+    fitted = tuple(FittedFeature(name, "g", of, fit, "-") for name, (of, fit) in made.items())
+    cut = 2_000
+    found = look_ahead(replace(offenders, fitted=fitted), BARS, SESSIONS, cuts=[cut])
+    assert [f.feature for f in found] == ["next_return", "next_score", "next_flag"]
+    of, score, flag = found
+    assert (of.rows, of.bars_ahead) == (3, 1)  # the row before the cut, in three experiments
+    assert (score.rows, score.bars_ahead) == (3 * cut, cut)  # its mean is another one for every row
+    assert flag.rows < score.rows
+    assert score.first_decision_at == BARS["time"][0] + (BARS["time"][1] - BARS["time"][0])
+
+
+def test_fitted_features_know_the_given_rows_alone() -> None:
+    rows = pl.DataFrame(
+        {"x": [None, 1.0, 2.0, 3.0, 10.0], "y": [None] * 5}, schema_overrides={"y": pl.Float64}
+    )
+    features = [FittedFeature(f"{of}_high", "g", of, AboveMedian(1.5), "-") for of in ("x", "y")]
+    found = fitted_on(features, rows)
+    np.testing.assert_array_equal(found["x_high"], [np.nan, 0, 0, 0, 1])  # the median is 2.5
+    np.testing.assert_array_equal(fitted_on(features, rows.head(4))["x_high"], [np.nan, 0, 0, 0])  # 2
+    assert np.isnan(found["y_high"]).all()
 
 
 def test_no_built_in_feature_is_accused() -> None:
