@@ -15,9 +15,9 @@ from tests.features.newsfeed import BARS, CATALOG, NEWSFEED
 
 
 def test_a_live_state_never_forgets_since_when_there_is_news():
-    """The batch has 0 articles, not none known, long after the only one; so has a state that went on."""
+    """The batch has 0 articles, not none known, long after the only two; so has a state that went on."""
     bars = BARS.head(200).with_columns(pl.col("time") + pl.int_range(pl.len()) // 3 * timedelta(days=2))
-    only = NEWSFEED.head(1).with_columns(available_at=bars["time"][60])
+    only = NEWSFEED.head(2).with_columns(available_at=bars["time"].gather([60, 61]))
     sessions = sessions_of(bars["time"])
     batch = compute(CATALOG, bars, sessions, only)
     assert batch["news_article_count_24h"].null_count() == 60
