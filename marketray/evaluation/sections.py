@@ -15,6 +15,7 @@ from marketray.dataset.load import dataset_content, load_split
 from marketray.errors import DataError, LakeError, SettingsError
 from marketray.evaluation.backtest import backtest_section
 from marketray.evaluation.breakdown import breakdown
+from marketray.evaluation.data_quality import data_quality
 from marketray.evaluation.multiple import confidence_set, session_sums, superior_ability
 from marketray.evaluation.prices import missing_costs, read_bars
 from marketray.evaluation.registration import code_revision
@@ -22,14 +23,12 @@ from marketray.evaluation.sharpe import probability_of_overfitting, sharpe_figur
 from marketray.evaluation.significance import clark_west
 from marketray.evaluation.walked import evaluate
 from marketray.hashing import code_hash
-from marketray.lake import Lake
 
 if TYPE_CHECKING:
     from marketray.dataset.load import Block
     from marketray.evaluation.forecasts import Forecasts
     from marketray.evaluation.standing import Standing
     from marketray.evaluation.trials import Trials
-    from marketray.settings import Settings
 
 __all__ = ["report_sections"]
 
@@ -37,7 +36,6 @@ FloatArray = npt.NDArray[np.float64]
 
 _SHOWN = ("trial_id", "family", "stage", "number", "state", "score", "cv_rmse", "seconds", "params")
 _YEAR_US = 365.25 * 86_400e6
-_COUNTS = ("rows_in", "rows_out", "rows_quarantined", "rows_dropped")
 
 
 def report_sections(
@@ -72,7 +70,7 @@ def report_sections(
         "latency": standing.latency,
         "importance": {name: c.importance for name, c in tuned.items() if c.importance},
         "trials": [{key: getattr(record, key) for key in _SHOWN} for record in trials.records],
-        "quality": _quality(forecasts.settings),
+        "quality": data_quality(forecasts.settings),
         "lineage": _lineage(forecasts, winner),
     }
 
@@ -114,21 +112,6 @@ def _backtest(
         return {"missing": unknown}
     given = {name: (block.decision_us, centred[name]) for name, block in later.items()}
     return backtest_section(settings, bars, given)
-
-
-def _quality(settings: Settings) -> dict[str, Any]:
-    """Rows of every stage, as their manifests count them."""
-    lake = Lake(settings.lake_uri)
-    names = {"ingest": settings.instrument, "news": settings.instrument, "sentiment": settings.instrument}
-    names |= {"features": settings.instrument, "dataset": settings.name}
-    found = {stage: lake.read_json(f"manifests/{stage}/{name}.json") for stage, name in names.items()}
-    return {
-        "stages": [
-            {"stage": stage, **{key: manifest.get(key) for key in _COUNTS}}
-            for stage, manifest in found.items()
-            if manifest is not None
-        ]
-    }
 
 
 def _lineage(forecasts: Forecasts, winner: str) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def plain_report(settings: Settings) -> tuple[dict[str, Any], dict[str, Series]]
     }
     detail = {"dropped": {"warm_up": 7}, "labels": labels}
     split: Any = SimpleNamespace(blocks=blocks, detail=detail)
-    registered = {"name": "m", "version": 4, "alias": "champion"}
+    registered = {"name": "m", "version": 4, "alias": "champion", "alias_declined": None}
     openings = {"oot": 1, "oot2": 1}
     ranking = list(MODELS)
     selection = selection_document("key", registered, "/m", ranking, tables, split, evidence, openings)
@@ -310,7 +310,7 @@ def _quality() -> dict[str, Any]:
     stages = [("ingest", 5_000, 4_990, 10, 0), ("dataset", 4_990, 4_500, 0, 490)]
     return {
         "stages": [dict(zip(keys, row, strict=True)) for row in stages],
-        "quarantined": {"high_below_low": 10},
+        "quarantined": [{"stage": "ingest", "reason": "high_below_low", "rows": 10}],
     }
 
 

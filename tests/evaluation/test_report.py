@@ -160,7 +160,7 @@ def test_key_numbers_of_the_sections_are_those_of_the_document(full: Page) -> No
         "median 0.412 ms 99th percentile 1.731 ms rows timed 500": "latency",
         "xgboost, stage 2 12 8 4": "trial counts",
         "kept 4,500 0.1480": "labels",
-        "high below low 10": "quarantine",
+        "ingest high below low 10": "quarantine",
         "labels.horizon_minutes 30": "settings",
         "OOT 1, OOT2 1": "openings",
     }

@@ -99,9 +99,9 @@ def quality(report: Mapping[str, Any]) -> Markup:
         keys = ("rows_in", "rows_out", "rows_quarantined", "rows_dropped")
         lines: list[Row] = [("", [words(s["stage"]), *(count(s.get(key)) for key in keys)]) for s in stages]
         parts.append(table("Rows of every stage", ["stage", "in", "out", "quarantined", "left out"], lines))
-    if reasons := (report.get("quality") or {}).get("quarantined"):
-        held: list[Row] = [("", [words(reason), count(n)]) for reason, n in sorted(reasons.items())]
-        parts.append(table("Quarantined on ingest", ["reason", "rows"], held))
+    if refused := (report.get("quality") or {}).get("quarantined"):
+        held: list[Row] = [("", [words(r["stage"]), words(r["reason"]), count(r["rows"])]) for r in refused]
+        parts.append(table("In quarantine", ["stage", "reason", "rows"], held))
     return section("quality", "Data quality", *parts)
 
 
