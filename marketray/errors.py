@@ -18,6 +18,7 @@ __all__ = [
     "RegistryError",
     "ServingError",
     "SettingsError",
+    "StoreError",
     "TuningError",
     "VaultError",
 ]
@@ -88,6 +89,10 @@ class RegistryError(MarketrayError):
 
 class ServingError(MarketrayError):
     """The service cannot be reached, is not ready, or refused a request."""
+
+
+class StoreError(MarketrayError):
+    """The store of the service cannot be reached, or refuses what it was given."""
 
 
 class ClusterError(MarketrayError):

@@ -209,8 +209,12 @@ class Settings(BaseSettings):
         A relative sqlite path starts at home.
         """
         uri = self.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-        database = uri.removeprefix("sqlite:///")
-        return f"sqlite:///{self.resolve(database)}" if database != uri else uri
+        return self._from_home(uri)
+
+    @property
+    def store_uri(self) -> str:
+        """Database of the service, see `marketray.serving.store`; a relative sqlite path starts at home."""
+        return self._from_home(self.serving.store_uri or "sqlite:///serving.db")
 
     @property
     def experiment(self) -> str:
@@ -221,6 +225,10 @@ class Settings(BaseSettings):
     def model_name(self) -> str:
         """Registered model name."""
         return self.tracking.model_name or f"marketray-{self.instrument}"
+
+    def _from_home(self, uri: str) -> str:
+        database = uri.removeprefix("sqlite:///")
+        return f"sqlite:///{self.resolve(database)}" if database != uri else uri
 
     def resolve(self, path: str) -> Path:
         """Absolute form of `path`; relative ones start at home."""

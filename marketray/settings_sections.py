@@ -311,3 +311,4 @@ class ServingSettings(_Section):
     port: int = Field(8000, ge=1, le=65_535)
     max_bar_age_minutes: float = Field(15.0, gt=0)
     num_replicas: int = Field(1, ge=1)
+    store_uri: str | None = None  # sqlite:///file or postgresql://…; default: serving.db in home

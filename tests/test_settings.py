@@ -55,6 +55,16 @@ def test_tracking_uri_is_the_setting_then_the_environment_then_sqlite(home: Path
     assert absolute.tracking_uri == "sqlite:////data/runs.db"
 
 
+def test_store_uri_is_the_setting_then_sqlite_in_home(home: Path) -> None:
+    def of(uri: str) -> str:
+        return load_settings(None, {"serving": {"store_uri": uri}}).store_uri
+
+    assert load_settings().store_uri == f"sqlite:///{home}/serving.db"
+    assert of("sqlite:///mine/s.db") == f"sqlite:///{home}/mine/s.db"
+    assert of("sqlite:////data/s.db") == "sqlite:////data/s.db"
+    assert of("postgresql://u@h/d") == "postgresql://u@h/d"
+
+
 def test_environment_variables_in_the_file_are_expanded_or_named(home: Path, monkeypatch) -> None:
     path = write(home, "source: {kind: files, paths: ['${BARS_FOLDER}/a.csv']}")
     monkeypatch.setenv("BARS_FOLDER", "/data")
