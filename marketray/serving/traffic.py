@@ -1,8 +1,8 @@
 """Which slot answers which request: weights of the two slots, by a hash of the request's key.
 
 A key falls into one of `WHOLE` buckets and always into the same one. Green answers the buckets below its
-weight and blue the rest, so raising a weight only adds keys to that slot and takes none away from it: one
-caller who was moved to the new model stays there while the rollout goes on.
+weight and blue the rest, so raising a weight only adds keys to that slot and takes none away from it: who
+was moved to the new model stays there while the rollout goes on.
 """
 
 from __future__ import annotations
