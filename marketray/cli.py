@@ -169,6 +169,10 @@ def _require_promotion(selection: Any) -> None:
     if selection.verdict != "promoted":
         msg = f"--require-promotion: the verdict is {selection.verdict!r}; required: 'promoted'"
         raise RefusedError(msg, hint="report.html says which evidence is missing")
+    if selection.alias != "champion":
+        msg = f"--require-promotion: version {selection.model_version} is not the champion: "
+        hint = "`marketray models history` lists the moves; `models promote --force --reason TEXT` overrules"
+        raise RefusedError(msg + selection.alias_declined, hint=hint)
 
 
 @app.command()

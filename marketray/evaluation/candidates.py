@@ -18,6 +18,7 @@ from marketray.errors import ModelError, TuningError
 from marketray.models import get_family, load_model
 from marketray.models.contribution import ALL, FEATURE_GROUP, GroupChoice
 from marketray.models.extended import fit_extended
+from marketray.tuning.stage import tuning_key
 
 if TYPE_CHECKING:
     from marketray.dataset.load import Block
@@ -25,7 +26,17 @@ if TYPE_CHECKING:
     from marketray.models.base import Task
     from marketray.settings import Settings
 
-__all__ = ["Candidate", "Refit", "Tuned", "out_of_fold", "predict", "put_folder", "read_tuning", "refit"]
+__all__ = [
+    "Candidate",
+    "Refit",
+    "Tuned",
+    "current_tuning",
+    "out_of_fold",
+    "predict",
+    "put_folder",
+    "read_tuning",
+    "refit",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +115,21 @@ class Tuned:
 
     tuning_key: str
     candidates: dict[str, Candidate]
+
+
+def current_tuning(settings: Settings) -> Tuned:
+    """The result of the last tuning, if it is that of the present dataset, settings and code.
+
+    Raises
+    ------
+    TuningError
+        There is no result, or it belongs to other rows, settings or code.
+    """
+    tuned, current = read_tuning(settings), tuning_key(settings)
+    if tuned.tuning_key != current:
+        msg = f"tuning.json has tuning_key={tuned.tuning_key}; required: {current}, of the present dataset"
+        raise TuningError(msg, hint="the data, the settings or the code changed: run the tune stage again")
+    return tuned
 
 
 def read_tuning(settings: Settings) -> Tuned:

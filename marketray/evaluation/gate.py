@@ -14,9 +14,9 @@ Each rule compares a number with its threshold (`marketray.settings_gate`); they
    challenger, so that a person can look at the version.
 5. **A champion that can be scored** on these rows must also be beaten at α/2^k: ``promoted``, else
    ``challenger``. A champion whose fit overlaps these rows only makes that harder.
-6. **A champion that cannot be scored** (other columns, horizon or task, or its files are gone): the
-   comparison is missing, so ``challenger``; unless it came in by bootstrap and so claims no skill that would
-   have to be beaten: then the other rules decide.
+6. **A champion that cannot be scored** (other columns, horizon or task): the comparison is missing, so
+   ``challenger``; unless it came in by bootstrap and so claims no skill that would have to be beaten: then
+   the other rules decide. Files that cannot be fetched are no evidence: the selection fails instead.
 """
 
 from __future__ import annotations

@@ -37,15 +37,24 @@ _CONSEQUENCE = {
 }
 
 
-def verdict_text(evidence: Evidence) -> str:
-    """The verdict in plain words, such as ``No skill over zero: R² −0.0003, p = 0.41 (…); not promoted…``."""
+def verdict_text(evidence: Evidence, declined: str | None = None) -> str:
+    """The verdict in plain words, such as ``No skill over zero: R² −0.0003, p = 0.41 (…); not promoted…``.
+
+    Parameters
+    ----------
+    declined:
+        Why the alias that the verdict gives did not move; None where it did, or the verdict gives none.
+    """
     if evidence.r2_oos is None or evidence.p_value is None:
         return f"Evidence is missing; {_CONSEQUENCE['refused']}. {' '.join(evidence.reasons)}"
     skilled = evidence.p_value < evidence.alpha and evidence.r2_oos > 0
     claim = "Skill over zero" if skilled else "No skill over zero"
     numbers = f"R² {minus(evidence.r2_oos, 4)}, p = {evidence.p_value:.2g}"
     opening = f"tested at {evidence.alpha:.3g}, opening {evidence.k} of these rows"
-    text = f"{claim}: {numbers} ({opening}); {_CONSEQUENCE[evidence.verdict]}."
+    consequence = _CONSEQUENCE[evidence.verdict]
+    if declined is not None:
+        consequence = f"verdict {evidence.verdict}, but it did not become {evidence.alias}: {declined}"
+    text = f"{claim}: {numbers} ({opening}); {consequence}."
     if evidence.champion_p_value is not None and evidence.champion_r2 is not None:
         text += (
             f" Against champion version {evidence.champion_version}: R² {minus(evidence.champion_r2, 4)}, "
@@ -156,7 +165,8 @@ def selection_document(
     Parameters
     ----------
     registered:
-        ``name`` and ``version`` of the registered model, and the ``alias`` it holds, if any.
+        ``name`` and ``version`` of the registered model, the ``alias`` it holds by its verdict, if any, and
+        ``alias_declined``: why the verdict's alias did not go to it, if it did not.
     openings:
         Which opening of the OOT and OOT2 rows this was.
     ablation:
@@ -179,6 +189,7 @@ def selection_document(
         "hit_rate": {name: figures["hit_rate"]["rate"] for name, figures in own.items()},
         "verdict": evidence.verdict,
         "alias": registered["alias"],
+        "alias_declined": registered["alias_declined"],
         "evidence": evidence.to_json(),
         "ranking": list(ranking),
         "splits": split_dates(split),
@@ -218,7 +229,7 @@ def report_document(
     """
     return {
         "verdict": evidence.verdict,
-        "verdict_text": verdict_text(evidence),
+        "verdict_text": verdict_text(evidence, selection["alias_declined"]),
         "run": settings.name,
         "instrument": settings.instrument,
         "horizon_minutes": settings.labels.horizon_minutes,

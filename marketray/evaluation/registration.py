@@ -1,10 +1,11 @@
-"""Registering the winner, and moving an alias to it where its verdict still holds."""
+"""Registering the winner, and placing it: the alias of its verdict, where that still holds."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,9 +29,25 @@ if TYPE_CHECKING:
     from marketray.registry import ModelVersion, Registry
     from marketray.settings import Settings
 
-__all__ = ["code_revision", "complete_folder", "register_winner", "superseded"]
+__all__ = ["Placement", "code_revision", "complete_folder", "place", "placement", "register_winner"]
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What a verdict did for its version in the registry.
+
+    Attributes
+    ----------
+    alias:
+        The alias that goes to the version; None: none.
+    declined:
+        Why the alias that the verdict gives does not; None where it does, or the verdict gives none.
+    """
+
+    alias: str | None
+    declined: str | None = None
 
 
 def register_winner(
@@ -44,7 +61,7 @@ def register_winner(
     evidence: Evidence,
     trials: Mapping[str, int] | None = None,
 ) -> ModelVersion:
-    """Register the model in `folder` under `key` and give it the alias of its verdict; both once.
+    """Register the model in `folder` under `key`, once and without an alias yet.
 
     Parameters
     ----------
@@ -77,14 +94,42 @@ def register_winner(
         **({"marketray.trials": json.dumps(dict(trials), sort_keys=True)} if trials else {}),
     }
     parent = open_parent_run(settings, tuned.tuning_key, {})
-    made = registry.register(folder, key=key, evidence=evidence.to_json(), tags=tags, parent_run_id=parent)
-    if evidence.alias is not None:
-        reason = superseded(registry, made.version, evidence)
-        if reason is None:
-            registry.set_alias(evidence.alias, made.version, {"action": "select"})
-        else:
-            logger.warning("select: version %d gets no alias: %s", made.version, reason)
-    return registry.resolve(made.version)
+    return registry.register(folder, key=key, evidence=evidence.to_json(), tags=tags, parent_run_id=parent)
+
+
+def placement(registry: Registry, version: int, evidence: Evidence) -> Placement:
+    """Where `evidence` puts the version as the registry stands; moves nothing.
+
+    A verdict is about the champion of its time, and gives its alias once. A selection that is done again
+    (its files were lost, or the settings went back to what they were) finds its version with its old
+    verdict, and another version may have been promoted, or rolled back to, since.
+
+    Raises
+    ------
+    RegistryError
+        The tracking server cannot be reached.
+    """
+    if evidence.alias is None:
+        return Placement(None)
+    reason = _superseded(registry, version, evidence)
+    return Placement(evidence.alias) if reason is None else Placement(None, reason)
+
+
+def place(registry: Registry, version: int, evidence: Evidence) -> Placement:
+    """Give the version the alias of its verdict, where that still holds; where the version is then.
+
+    Raises
+    ------
+    RegistryError
+        The tracking server cannot be reached.
+    """
+    planned = placement(registry, version, evidence)
+    if planned.alias is None:
+        if planned.declined is not None:
+            logger.warning("select: version %d gets no alias: %s", version, planned.declined)
+        return planned
+    registry.set_alias(planned.alias, version, {"action": "select"})
+    return placement(registry, version, evidence)
 
 
 def code_revision() -> str:
@@ -99,21 +144,22 @@ def code_revision() -> str:
     return f"marketray {installed_version('marketray')}"
 
 
-def superseded(registry: Registry, version: int, evidence: Evidence) -> str | None:
-    """Why the alias that `evidence` gave must not move to `version` any more; None where it may.
-
-    A verdict is about the champion of its time. A selection that is done again (its files were lost, or the
-    settings went back to what they were) finds its version with its old verdict, and another version may
-    have been promoted, or rolled back to, since.
-    """
-    if evidence.alias == "champion":
+def _superseded(registry: Registry, version: int, evidence: Evidence) -> str | None:
+    """Why the alias that `evidence` gives must not move to `version` any more; None where it may, or did."""
+    alias, standing = evidence.alias, registry.standing()
+    if standing.aliases.get(str(alias)) == version:
+        return None
+    if standing.aliases.get("champion") == version:
+        return "it is the champion"
+    if alias == "champion":
         reason = outdated(registry, version, evidence.champion_version)
         if reason is not None:
             return reason
-    moves = [note["version"] for note in registry.history() if note["alias"] == evidence.alias]
-    if version in moves and moves[-1] != version:
-        return f"it had the alias {evidence.alias} already, which went on to version {moves[-1]}"
-    return None
+    holders = [note["version"] for note in standing.notes.values() if note["alias"] == alias]
+    if version not in holders:
+        return None
+    gone = f"which went on to version {holders[-1]}" if holders[-1] != version else "and gave it up"
+    return f"it had the alias {alias} already, {gone}"
 
 
 def _card(folder: Path) -> dict[str, Any]:

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pytest
 
 from marketray.dataset.labels import label_bars
+from marketray.evaluation.ranking_stage import rank_candidates
 from marketray.evaluation.significance import diebold_mariano
-from marketray.evaluation.stage import rank_candidates
 from marketray.features.catalog import build_catalog
 from marketray.features.definition import NEWS
 from marketray.features.kernel import compute

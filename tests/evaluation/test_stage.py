@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ import pytest
 from marketray.dataset.load import VAULT, load_blocks, load_split, read_block, split_path
 from marketray.dataset.vault import openings
 from marketray.errors import MarketrayError, RegistryError, TuningError, VaultError
-from marketray.evaluation import stage
+from marketray.evaluation import ranking_stage, stage
 from marketray.evaluation.candidates import read_tuning
-from marketray.evaluation.stage import rank_candidates, refit_cpus, run_select
+from marketray.evaluation.ranking_stage import rank_candidates, refit_cpus
+from marketray.evaluation.stage import run_select
 from marketray.evaluation.uncertainty import Uncertainty
 from marketray.features.fits import StandardScore
 from marketray.features.fitted import FittedFeature
@@ -105,6 +107,7 @@ def documents(settings: Settings) -> tuple[dict[str, Any], dict[str, Any], str]:
 def test_selection_writes_the_evidence_registers_once_and_repeats_nothing(built: Settings) -> None:
     first = run_select(built)
     assert (first.verdict, first.k, first.alpha, first.model_version) == ("bootstrap", 1, 0.025, 1)
+    assert (first.alias, first.alias_declined) == ("champion", None)
     selection, report, page = documents(built)
 
     # figures again from the stored model and rows, independently
@@ -176,9 +179,21 @@ def test_selection_writes_the_evidence_registers_once_and_repeats_nothing(built:
     # somebody promotes it; then the first selection is asked for again: its verdict is out of date
     registry.set_alias("champion", 2)
     third = run_select(built)
-    assert (third.verdict, third.model_version) == ("bootstrap", 1)
+    assert (third.verdict, third.model_version, third.alias) == ("bootstrap", 1, None)
+    assert third.alias_declined == "it was judged while there was no champion, the champion is now version 2"
     assert registry.resolve("champion").version == 2
-    assert (documents(built)[0]["alias"], len(registry.list())) == (None, 2)
+    selection, report, page = documents(built)
+    assert (selection["alias"], selection["alias_declined"]) == (None, third.alias_declined)
+    words = f"verdict bootstrap, but it did not become champion: {third.alias_declined}."
+    assert words in report["verdict_text"]
+    assert words in page
+    assert (len(registry.list()), run_select(built)) == (2, replace(third, skipped=True))
+
+    # and rolled back to: the files say so again
+    registry.set_alias("champion", 1)
+    fourth = run_select(built)
+    assert (fourth.alias, fourth.alias_declined, fourth.skipped) == ("champion", None, False)
+    assert len(registry.history()) == 4
 
 
 def test_ranking_is_the_same_with_the_vault_gone_and_nothing_is_judged_without_it(built: Settings) -> None:
@@ -262,21 +277,62 @@ def test_a_refit_asks_for_no_more_than_one_node_has(nodes: list[float], families
     assert refit_cpus(nodes, families) == cpus
 
 
-def test_a_selection_cut_short_after_registration_keeps_its_verdict(
+def stop(*args: Any, **kwargs: Any) -> Any:
+    raise KeyboardInterrupt
+
+
+def test_a_selection_cut_short_after_registration_keeps_its_verdict_and_moves_its_alias_last(
     built: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(*args: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(stage, "_report", stop)
-        with pytest.raises(KeyboardInterrupt):
-            run_select(built)
-    assert Registry(built).resolve("champion").version == 1
+    for moment in ("register_winner", "report_sections", "_write", "_close_tracking", "place"):
+        with monkeypatch.context() as patch:
+            patch.setattr(stage, moment, stop)
+            with pytest.raises(KeyboardInterrupt):
+                run_select(built)
+        assert Registry(built).history() == []
+        assert not (built.run_path / "report.html").exists()
+    (made,) = Registry(built).list()
+    assert made.aliases == ()
+    monkeypatch.setattr(stage, "score_champion", stop)  # what is judged is not judged again
     done = run_select(built)
     assert (done.verdict, done.model_version, done.k, done.skipped) == ("bootstrap", 1, 1, False)
+    assert (done.alias, done.alias_declined) == ("champion", None)
     assert len(Registry(built).list()) == 1
     assert len(Registry(built).history()) == 1
+    assert list(built.run_path.glob(".drafts-*")) == []
+
+
+def test_a_promotion_that_comes_between_is_told_in_every_file(
+    built: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = stage._close_tracking
+
+    def meanwhile(*args: Any) -> None:
+        close(*args)
+        registry = Registry(built)
+        folder = built.run_path / "models" / "selected"
+        made = registry.register(folder, key="another", evidence={"verdict": "promoted"})
+        registry.set_alias("champion", made.version, {"action": "promote"})
+
+    monkeypatch.setattr(stage, "_close_tracking", meanwhile)
+    done = run_select(built)
+    assert (done.verdict, done.alias) == ("bootstrap", None)
+    assert done.alias_declined == "it was judged while there was no champion, the champion is now version 2"
+    selection, report, page = documents(built)
+    assert selection["alias_declined"] == report["selection"]["alias_declined"] == done.alias_declined
+    assert done.alias_declined in page
+    assert Registry(built).resolve("champion").version == 2
+
+
+def test_a_registry_that_lacks_the_version_gets_it_again(built: Settings, empty_tracking: Path) -> None:
+    first = run_select(built)
+    shutil.copyfile(empty_tracking, built.home_path / "mlflow.db")
+    assert Registry(built).list() == []
+    second = run_select(built)
+    assert second == first
+    assert Registry(built).resolve("champion").version == 1
+    assert openings(built, "oot") == 1
+    assert run_select(built) == replace(first, skipped=True)
 
 
 def test_a_full_disk_is_one_clear_error_and_the_next_run_completes(
@@ -286,7 +342,7 @@ def test_a_full_disk_is_one_clear_error_and_the_next_run_completes(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "write_json", full)
+        patch.setattr(ranking_stage, "write_json", full)
         with pytest.raises(MarketrayError, match="results cannot be written .*No space left") as caught:
             rank_candidates(built)
     assert caught.value.hint == "free disk space or fix the permissions, then run again"

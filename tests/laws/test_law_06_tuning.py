@@ -32,7 +32,7 @@ def settings_at(home: Path) -> Settings:
 
 def tuned_and_ranked(settings: Settings, *, without_vault: bool) -> dict[str, Any]:
     """Every file that tuning and selection wrote: name -> content, clock times left out of the records."""
-    from marketray.evaluation.stage import rank_candidates
+    from marketray.evaluation.ranking_stage import rank_candidates
     from marketray.tuning.stage import run_tune
 
     run_tune(settings)
