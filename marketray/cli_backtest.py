@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from marketray.cli_options import Config, Json
+from marketray.errors import SettingsError
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from marketray.settings import Settings
 
 __all__ = ["backtest"]
 
@@ -21,10 +25,11 @@ WalkForward = Annotated[
     ),
 ]
 Refit = Annotated[
-    int | None, typer.Option("--refit-sessions", min=1, help="Sessions that one fit forecasts.")
+    int | None,
+    typer.Option("--refit-sessions", min=1, help="Of a walk-forward: sessions that one fit forecasts."),
 ]
 Train = Annotated[
-    int | None, typer.Option("--train-sessions", min=1, help="Sessions before the first forecast.")
+    int | None, typer.Option("--train-sessions", min=1, help="Of a walk-forward: sessions before the first.")
 ]
 Spread = Annotated[
     float | None, typer.Option("--spread-bps", min=0, help="Ask - bid, where bars have no quotes.")
@@ -40,7 +45,6 @@ def backtest(
     as_json: Json = False,
 ) -> None:
     """Trade the best family's forecasts at the next open, after costs; never on out-of-time rows."""
-    from marketray.cluster import connect
     from marketray.console import as_plain
     from marketray.evaluation.walkforward_stage import run_backtest
     from marketray.pipeline import unwrapped_errors
@@ -54,13 +58,26 @@ def backtest(
     }
     given = {name: value for name, value in options.items() if value is not None}
     settings = load_settings(config, {"backtest": given} if given else None)
-    connect(settings)
+    _require_walk_forward(settings, given)
     with unwrapped_errors():
         done = as_plain(run_backtest(settings))
     if as_json:
         typer.echo(json.dumps(done, sort_keys=True))
     else:
         _show(done)
+
+
+def _require_walk_forward(settings: Settings, given: Mapping[str, Any]) -> None:
+    """Refuse options that only a walk-forward heeds, where there is none."""
+    unheeded = [f"--{name.replace('_', '-')}" for name in _OF_WALK_FORWARD if name in given]
+    if unheeded and settings.backtest.walk_forward is None:
+        msg = (
+            f"{' and '.join(unheeded)}: without a walk-forward nothing is refitted; required: --walk-forward"
+        )
+        raise SettingsError(msg, hint="add --walk-forward expanding (or rolling), or leave the option out")
+
+
+_OF_WALK_FORWARD = ("refit_sessions", "train_sessions")
 
 
 def _show(done: dict[str, Any]) -> None:
@@ -71,6 +88,7 @@ def _show(done: dict[str, Any]) -> None:
     console = Console()
     fits = f", {done['windows']} fits ({done['fitted']} now)" if done["windows"] else ""
     console.print(f"{done['family']}, {done['mode']}{fits}", highlight=False)
+    console.print(f"family chosen by: {done['chosen_by']}", highlight=False)
     for name, period in done["periods"].items():
         print_whole(_table(name, period))
         console.print(in_words(name, period, done["assumptions"]), highlight=False)

@@ -55,12 +55,12 @@ def _run(stage: str | None, config: str | None) -> Any:
     from marketray.settings import load_settings
 
     settings = load_settings(config)
-    logger.info("Ray dashboard: %s", connect(settings))
-    if stage is None:
-        return as_plain(pipeline_summary(settings, run_pipeline(settings)))
-    if stage == "backtest":  # of a finished run, not a stage of it
+    if stage == "backtest":  # of a finished run, not a stage of it; joins Ray itself
         from marketray.evaluation.walkforward_stage import run_backtest
 
         with unwrapped_errors():
             return as_plain(run_backtest(settings))
+    logger.info("Ray dashboard: %s", connect(settings))
+    if stage is None:
+        return as_plain(pipeline_summary(settings, run_pipeline(settings)))
     return as_plain(run_stage(stage, settings))

@@ -48,6 +48,7 @@ def test_a_backtest_prints_one_json_line_or_tables(config: str, monkeypatch, cap
     assert cli(monkeypatch, "backtest", *options, *walk) == 0
     printed = capsys.readouterr().out
     assert "expanding, 3 fits (3 now)" in printed
+    assert "family chosen by: smallest cv_rmse of tuning" in printed
     for text in ("train_validation, 20", "buy and hold", "break-even cost, bps", "crash (2020-02-20 to"):
         assert text in printed
     assert "no forecast was made in these sessions" in printed
@@ -55,6 +56,31 @@ def test_a_backtest_prints_one_json_line_or_tables(config: str, monkeypatch, cap
 
     assert cli(monkeypatch, "backtest", *options, "--walk-forward", "sideways") == 2
     assert "backtest.walk_forward: Input should be 'expanding' or 'rolling'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--train-sessions", "30"], "--train-sessions: without"),
+        (
+            ["--refit-sessions", "2", "--train-sessions", "30"],
+            "--refit-sessions and --train-sessions: without",
+        ),
+    ],
+)
+def test_options_that_only_a_walk_forward_heeds_need_one(
+    home: Path, monkeypatch, capsys, options: list[str], named: str
+) -> None:
+    monkeypatch.setattr("marketray.evaluation.walkforward_stage.connect", lambda _: pytest.fail("Ray"))
+    assert cli(monkeypatch, "backtest", *options) == 2
+    printed = " ".join(capsys.readouterr().err.split())
+    assert f"error: {named} a walk-forward nothing is refitted; required: --walk-forward" in printed
+    path = home / "settings.yaml"
+    path.write_text("backtest: {walk_forward: rolling}")
+    assert (
+        cli(monkeypatch, "backtest", "--config", str(path), *options) == 1
+    )  # no dataset; the option is heeded
+    assert "nothing is refitted" not in capsys.readouterr().err
 
 
 def test_the_job_trades_as_the_command_does(config: str, monkeypatch, capsys) -> None:

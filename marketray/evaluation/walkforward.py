@@ -1,8 +1,8 @@
 """Walk-forward forecasts: fit on the past of a window, forecast the window, go on to the next.
 
-The rows are those of train, validation and test; out-of-time rows take no part (law 6). Parameters and rounds
-are those that tuning chose on train and validation, so only the windows in test are free of that choice;
-the family was chosen by its error on test.
+The rows are those of train, validation and test; out-of-time rows take no part (law 6). Family, parameters
+and rounds are those that tuning chose on train and validation, so only the windows in test are free of that
+choice.
 """
 
 from __future__ import annotations

@@ -15,15 +15,16 @@ import pyarrow as pa
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from marketray.cluster import connect
 from marketray.dataset.load import dataset_content, load_blocks, load_split
 from marketray.dataset.rows import utc_series
 from marketray.dataset.splits import OPEN_SPLITS
 from marketray.errors import MarketrayError
 from marketray.evaluation.backtest import backtest_section
-from marketray.evaluation.candidates import Candidate, predict
+from marketray.evaluation.candidates import Candidate, current_tuning, predict
 from marketray.evaluation.prices import read_bars, require_costs
+from marketray.evaluation.ranking_stage import rank_candidates
 from marketray.evaluation.selection import Rows, figures
-from marketray.evaluation.stage import rank_candidates
 from marketray.evaluation.walkforward import Window, forecast_window, plan_windows
 from marketray.hashing import code_hash, digest, table_hash
 from marketray.lake import Lake, Manifest
@@ -53,6 +54,8 @@ class Backtest:
     family, mode:
         Whose forecasts were traded: the refitted one's on test (``selected``), or an ``expanding`` or
         ``rolling`` walk-forward's.
+    chosen_by:
+        What the family was chosen by, in words.
     windows, fitted:
         Fits of the walk-forward, and how many of them were made now; 0 for ``selected``.
     skill:
@@ -65,6 +68,7 @@ class Backtest:
 
     family: str
     mode: str
+    chosen_by: str
     windows: int
     fitted: int
     skill: dict[str, Any]
@@ -83,17 +87,25 @@ class WalkForward:
     fitted: int = 0
 
 
+_CHOSEN_BY = {
+    "selected": "smallest RMSE on test, near ties by cv_rmse, as selection ranks",
+    "walk_forward": "smallest cv_rmse of tuning, so that no test row had a part in it",
+}
+
+
 def run_backtest(settings: Settings) -> Backtest:
     """Trade the best family's forecasts and write ``<run>/backtest.json``; never reads OOT or OOT2.
 
-    The caller has joined Ray (`marketray.cluster.connect`).
+    The selected model is that of selection, ranked on test. A walk-forward takes the family with the smallest
+    error over the folds of tuning instead: its forecasts of test are then free of every choice.
+    Joins Ray once it is known that there are bars and costs to trade at.
 
     Raises
     ------
     TuningError
         There is no tuning result, or it belongs to other rows, settings or code.
     SettingsError
-        Bars have no quotes and ``backtest.spread_bps`` is not set; known before anything is fitted.
+        Bars have no quotes and ``backtest.spread_bps`` is not set.
     DataError
         There are too few sessions for the walk-forward.
     LakeError
@@ -103,17 +115,21 @@ def run_backtest(settings: Settings) -> Backtest:
     block = load_blocks(settings, OPEN_SPLITS if mode else ("test",))
     bars = read_bars(settings, int(block.decision_us[0]), int(block.decision_us[-1]))
     require_costs(settings, bars)
-    ranking = rank_candidates(settings)
-    family = ranking.order[0]
+    logger.info("Ray dashboard: %s", connect(settings))
     if mode:
-        walked = walk_forward(settings, block, ranking.tuned.candidates[family])
+        candidates = current_tuning(settings).candidates
+        family = min(candidates, key=lambda name: (candidates[name].cv_rmse, name))
+        walked = walk_forward(settings, block, candidates[family])
         block = block.take(slice(len(block) - len(walked.prediction), len(block)))
     else:
+        ranking = rank_candidates(settings)
+        family = ranking.order[0]
         walked = WalkForward(predict(ranking.folders[family], block))
     section, skill = _evaluated(settings, bars, block, walked.prediction)
     done = Backtest(
         family=family,
         mode=mode or "selected",
+        chosen_by=_CHOSEN_BY["walk_forward" if mode else "selected"],
         windows=walked.windows,
         fitted=walked.fitted,
         skill=skill,

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from marketray.dataset.load import VAULT, Block, load_blocks, load_split
-from marketray.errors import DataError, ModelError, SettingsError
+from marketray.errors import DataError, ModelError, SettingsError, TuningError
 from marketray.evaluation import walkforward_stage
 from marketray.evaluation.backtest import backtest_section
 from marketray.evaluation.candidates import Candidate
@@ -24,6 +24,7 @@ from marketray.evaluation.walkforward import Window, forecast_window, plan_windo
 from marketray.evaluation.walkforward_stage import run_backtest, walk_forward
 from marketray.lake import Lake
 from marketray.settings import Settings
+from marketray.tuning.stage import tuning_key
 from tests.dataset.synthetic import small_settings, write_inputs, xnys_bars
 from tests.evaluation.test_stage import write_tuning
 
@@ -256,8 +257,31 @@ def test_without_a_walk_forward_the_selected_model_is_traded_on_test(tuned: Sett
     assert done.family == json.loads((tuned.run_path / "ranking.json").read_text())["order"][0]
 
 
-def test_unknown_costs_are_refused_before_anything_is_fitted(tuned: Settings) -> None:
+def test_the_family_of_a_walk_forward_is_chosen_without_the_test_rows(
+    tuned: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tuned.run_path / "tuning.json"
+    result = json.loads(path.read_text())
+    result["families"]["ar"]["cv_rmse"] = 1e-4
+    path.write_text(json.dumps(result))
+    monkeypatch.setattr(walkforward_stage, "rank_candidates", lambda _: pytest.fail("ranked on test"))
+    done = run_backtest(walking(tuned, refit_sessions=20))
+    assert (done.family, done.chosen_by[:16]) == ("ar", "smallest cv_rmse")
+    assert json.loads(Path(done.document).read_text())["chosen_by"] == done.chosen_by
+
+
+def test_a_walk_forward_of_another_tuning_is_refused(tuned: Settings) -> None:
+    path = tuned.run_path / "tuning.json"
+    path.write_text(path.read_text().replace(tuning_key(tuned), "0" * 32))
+    with pytest.raises(TuningError, match=r"tuning_key=0+; required: \w+, of the present dataset"):
+        run_backtest(walking(tuned))
+
+
+def test_unknown_costs_are_refused_before_anything_is_fitted(
+    tuned: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = walking(tuned, spread_bps=None)
+    monkeypatch.setattr(walkforward_stage, "connect", lambda _: pytest.fail("Ray was started"))
     with pytest.raises(SettingsError, match="backtest.spread_bps is empty"):
         run_backtest(settings)
     assert not (settings.run_path / "ranking.json").exists()
