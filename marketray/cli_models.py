@@ -39,8 +39,8 @@ def _registry(config: Path | None) -> Registry:
 def _short(row: dict[str, Any]) -> dict[str, Any]:
     """A version's row in 80 characters."""
     shown = {key: row[key] for key in ("version", "stage", "aliases", "family", "verdict")}
-    for key, digits in (("r2_oos", ".4f"), ("p_value", ".2g")):
-        shown[key] = None if row[key] is None else format(row[key], digits)
+    shown["r2_oos_pct"] = None if row["r2_oos"] is None else f"{100 * row['r2_oos']:.2f}"
+    shown["p_value"] = None if row["p_value"] is None else f"{row['p_value']:.2g}"
     return shown
 
 

@@ -122,7 +122,8 @@ def test_every_command_has_words_for_people(
             "Production",
             "champion",
             "bootstrap",
-            "-0.0003",
+            "r2_oos_pct",
+            "-0.03",
             "0.41",
         ],
         ("promote", "champion"): [

@@ -45,6 +45,10 @@ IntArray = npt.NDArray[np.int64]
 Verdict = Literal["promoted", "bootstrap", "challenger", "refused"]
 Alias = Literal["champion", "challenger"]
 
+_SKILL = "skill_over_zero"
+_PLAIN = "plain squared errors"
+_SCALED = "errors in units of the volatility forecast"
+
 
 @dataclass(frozen=True)
 class Champion:
@@ -112,6 +116,17 @@ class Evidence:
     rules: tuple[RuleResult, ...] = ()
     plain_p_value: float | None = None
 
+    @property
+    def skilled(self) -> bool:
+        """Whether the rule on skill over zero passed."""
+        return any(rule.name == _SKILL and rule.passed is True for rule in self.rules)
+
+    @property
+    def loss(self) -> str:
+        """What the p-values are of, in words."""
+        plain = self.plain_p_value is None or self.plain_p_value == self.p_value
+        return _PLAIN if plain else _SCALED
+
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
         return {**asdict(self), "reasons": list(self.reasons), "rules": [asdict(r) for r in self.rules]}
@@ -177,7 +192,7 @@ def decide(
     version = champion.version if champion else None
     duel = _Duel(y, prediction, decision_us, horizon_minutes, alpha, scale)
     try:
-        zero, skill, test = duel.over("skill_over_zero", "zero", np.zeros_like(y), gate.skill_over_zero)
+        zero, skill, test = duel.over(_SKILL, "zero", np.zeros_like(y), gate.skill_over_zero)
         plain = test if scale is None else replace(duel, scale=None).test(np.zeros_like(y))
         detectable = minimum_detectable_r2(
             y, prediction, decision_us, horizon_minutes, alpha=alpha, scale=scale
@@ -249,8 +264,9 @@ class _Duel:
         skill = r2_oos(self.y, self.prediction, rival)
         test = self.test(rival)
         passed = skill > bound.min_r2_oos and test.p_value < self.alpha
-        required = f"required: above {bound.min_r2_oos:g}, below {self.alpha:g}"
-        detail = f"R² over {name} is {skill:.6f} with p-value {test.p_value:.4g}; {required}"
+        required = f"required: above {100 * bound.min_r2_oos:g} %, below {self.alpha:g}"
+        numbers = f"{100 * skill:.4f} % with p-value {test.p_value:.4g}"
+        detail = f"R² over {name} is {numbers} on {_PLAIN if self.scale is None else _SCALED}; {required}"
         return RuleResult(rule, passed, test.p_value, self.alpha, detail), skill, test
 
     def test(self, rival: FloatArray) -> DMResult:

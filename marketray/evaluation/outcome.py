@@ -38,7 +38,7 @@ _CONSEQUENCE = {
 
 
 def verdict_text(evidence: Evidence, declined: str | None = None) -> str:
-    """The verdict in plain words, such as ``No skill over zero: R² −0.0003, p = 0.41 (…); not promoted…``.
+    """The verdict in plain words: ``No skill over zero: R² −0.030 %, p = 0.41 on … (…); not promoted…``.
 
     Parameters
     ----------
@@ -47,19 +47,16 @@ def verdict_text(evidence: Evidence, declined: str | None = None) -> str:
     """
     if evidence.r2_oos is None or evidence.p_value is None:
         return f"Evidence is missing; {_CONSEQUENCE['refused']}. {' '.join(evidence.reasons)}"
-    skilled = evidence.p_value < evidence.alpha and evidence.r2_oos > 0
-    claim = "Skill over zero" if skilled else "No skill over zero"
-    numbers = f"R² {minus(evidence.r2_oos, 4)}, p = {evidence.p_value:.2g}"
+    claim = "Skill over zero" if evidence.skilled else "No skill over zero"
+    numbers = f"R² {minus(100 * evidence.r2_oos, 3)} %, p = {evidence.p_value:.2g} on {evidence.loss}"
     opening = f"tested at {evidence.alpha:.3g}, opening {evidence.k} of these rows"
     consequence = _CONSEQUENCE[evidence.verdict]
     if declined is not None:
         consequence = f"verdict {evidence.verdict}, but it did not become {evidence.alias}: {declined}"
     text = f"{claim}: {numbers} ({opening}); {consequence}."
     if evidence.champion_p_value is not None and evidence.champion_r2 is not None:
-        text += (
-            f" Against champion version {evidence.champion_version}: R² {minus(evidence.champion_r2, 4)}, "
-            f"p = {evidence.champion_p_value:.2g}."
-        )
+        numbers = f"R² {minus(100 * evidence.champion_r2, 3)} %, p = {evidence.champion_p_value:.2g}"
+        text += f" Against champion version {evidence.champion_version}: {numbers}."
     return text
 
 

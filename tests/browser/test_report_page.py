@@ -84,7 +84,7 @@ def test_every_section_and_its_numbers_are_visible(show: Callable[..., Page]) ->
     assert page.title().startswith("SPX500_USD, 30 minutes ahead")
     visible = [h.inner_text() for h in page.locator("h2").all() if h.is_visible()]
     assert len(visible) == page.locator("section").count() == 17
-    assert visible[0].startswith("No skill over zero: R² −0.0111, p = 0.99")
+    assert visible[0].startswith("No skill over zero: R² −1.114 %, p = 0.99 on plain squared errors")
     text = page.locator("main").inner_text()
     for number in ("1.69 %", "p = 0.47 at 0.05", "80.30", "0.24991", "−1.37", "1.731 ms"):
         assert number in text, number

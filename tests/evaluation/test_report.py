@@ -105,7 +105,8 @@ def test_the_verdict_comes_with_its_level_power_and_rules(full: Page) -> None:
 def test_missing_evidence_is_said_and_not_filled_in(plain: Page) -> None:
     report, series = plain
     evidence = report["selection"]["evidence"]
-    evidence.update(r2_oos=None, p_value=None, minimum_detectable_r2=None, n_effective=None)
+    unknown = ("r2_oos", "p_value", "plain_p_value", "minimum_detectable_r2", "n_effective")
+    evidence.update(dict.fromkeys(unknown))
     verdict = text_of(render_report(report, series)).split("Skill over zero ", 1)[0]
     assert "R² over zero on OOT – p-value –, needed below 0.025" in verdict
     assert "The smallest R² that this test could detect is not known." in verdict
@@ -153,6 +154,7 @@ def test_key_numbers_of_the_sections_are_those_of_the_document(full: Page) -> No
         "threshold 1 round-trip costs": "threshold",
         "test 2019-07-01 13:31 2019-09-04 19:59 5,123 1,234 3": "decisions",
         "test: flat, OOT2: flat: there was no trade.": "reason",
+        "p-value on errors in units of the volatility forecast 0.9": "the gate's p-value",
         "p-value on plain squared errors 0.83": "plain p-value",
         "The verdict&#x27;s p-value is of errors in units of the volatility": "scaled test",
         "2 more": "drift",

@@ -10,6 +10,7 @@ import pytest
 
 from marketray.errors import DataError
 from marketray.evaluation.gate import Champion, Evidence, Findings, decide, level_of_opening
+from marketray.evaluation.gate_rules import RuleResult
 from marketray.evaluation.outcome import comparison, verdict_text
 from marketray.evaluation.selection import Rows, compare
 from marketray.evaluation.significance import diebold_mariano
@@ -71,7 +72,7 @@ def test_a_constant_that_only_knows_the_share_of_ups_is_not_promoted() -> None:
     assert decide(up, constant, TIMES, HORIZON, gate=GATE, k=1).verdict == "promoted"
     found = decide(up, constant, TIMES, HORIZON, gate=GATE, k=1, base_rate=constant)
     assert (found.verdict, found.alias) == ("bootstrap", "champion")
-    assert found.reasons[0].startswith("R² over the training share of ups is 0.000000 with p-value 1;")
+    assert found.reasons[0].startswith("R² over the training share of ups is 0.0000 % with p-value 1 on")
     assert decide(up, knowing, TIMES, HORIZON, gate=GATE, k=1, base_rate=constant).verdict == "promoted"
 
 
@@ -202,16 +203,39 @@ def test_least_skill_is_a_strict_bound() -> None:
         assert judge(SKILLED, old(NOISE), gate=gate).verdict == verdict
 
 
+def told(passed: bool) -> tuple[RuleResult, ...]:
+    return (RuleResult("skill_over_zero", passed, 0.0, 0.025, "in words"),)
+
+
 def test_the_words_say_what_the_numbers_say() -> None:
-    base = Evidence("bootstrap", "champion", -0.0003, 0.41, 1, 0.025, 900, 120.0, 0.02)
+    base = Evidence("bootstrap", "champion", -0.0003, 0.41, 1, 0.025, 900, 120.0, 0.02, rules=told(False))
     text = verdict_text(base)
-    assert text.startswith("No skill over zero: R² −0.0003, p = 0.41 (tested at 0.025, opening 1")
+    assert text.startswith(
+        "No skill over zero: R² −0.030 %, p = 0.41 on plain squared errors (tested at 0.025, opening 1"
+    )
     assert "not promoted" in text
     assert "not promoted" in verdict_text(replace(base, verdict="challenger"))
-    good = replace(base, verdict="promoted", r2_oos=0.04, p_value=0.001)
-    assert verdict_text(good).startswith("Skill over zero: R² 0.0400, p = 0.001")
+    good = replace(base, verdict="promoted", r2_oos=0.04, p_value=0.001, rules=told(True))
+    assert verdict_text(good).startswith("Skill over zero: R² 4.000 %, p = 0.001 on plain")
     beaten = replace(good, verdict="challenger", champion_version=2, champion_r2=-0.01, champion_p_value=0.9)
-    assert "Against champion version 2: R² −0.0100, p = 0.9." in verdict_text(beaten)
+    assert "Against champion version 2: R² −1.000 %, p = 0.9." in verdict_text(beaten)
+
+
+def test_the_words_go_by_the_rule_and_name_the_loss() -> None:
+    """R² above zero with a small p-value is no skill where the rule asks for more."""
+    demanding = GateSettings(skill_over_zero=SkillRule(min_r2_oos=0.9))
+    found = judge(SKILLED, gate=demanding)
+    assert found.r2_oos is not None
+    assert found.p_value is not None
+    assert 0 < found.r2_oos < 0.9
+    assert found.p_value < found.alpha
+    assert verdict_text(found).startswith(f"No skill over zero: R² {100 * found.r2_oos:.3f} %, p = ")
+    assert "on plain squared errors; required: above 90 %, below 0.025" in found.reasons[0]
+    assert verdict_text(judge(SKILLED)).startswith("Skill over zero: ")
+    scale = np.where(np.arange(N) % 2, 1.0, 3.0)
+    scaled = decide(Y, SKILLED, TIMES, HORIZON, gate=GATE, k=1, scale=scale)
+    assert " on errors in units of the volatility forecast (tested" in verdict_text(scaled)
+    assert "on errors in units of the volatility forecast; required: above 0 %" in scaled.rules[0].detail
 
 
 def test_every_comparison_has_the_naive_forecasts_and_the_detectable_skill() -> None:

@@ -24,12 +24,16 @@ __all__ = ["scaled_test", "verdict"]
 
 
 def verdict(report: Mapping[str, Any]) -> Markup:
-    """What was decided and on what numbers; good and bad news look alike but for a coloured edge."""
+    """What was decided and on what numbers; good and bad news look alike but for a coloured edge.
+
+    A promotion that did not move the alias has no edge of success.
+    """
     evidence, selection = report["selection"]["evidence"], report["selection"]
     reasons = "".join(f"<li>{html(reason)}</li>" for reason in evidence["reasons"])
     chosen = f"Verdict: {report['verdict']}. Selected: {selection['selected_model']}."
+    edge = "declined" if selection["alias_declined"] else report["verdict"]
     return Markup(
-        f"<section id='verdict' class='verdict {html(report['verdict'])}' aria-labelledby='h-verdict'>"
+        f"<section id='verdict' class='verdict {html(edge)}' aria-labelledby='h-verdict'>"
         f"<h2 id='h-verdict'>{html(report['verdict_text'])}</h2><p>{html(chosen)}</p>"
         f"{_numbers(evidence, selection)}"
         f"{f'<p>What was missing:</p><ul>{reasons}</ul>' if reasons else ''}{_power(evidence)}"
@@ -43,8 +47,13 @@ def scaled_test(evidence: Mapping[str, Any]) -> bool:
     return plain is not None and plain != evidence["p_value"]
 
 
-def _plain(evidence: Mapping[str, Any]) -> tuple[str, str]:
-    return "p-value on plain squared errors", p_text(evidence["plain_p_value"])
+def _p_values(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The one that the gate goes by, and where it is of scaled errors the plain one beside it."""
+    judged = f"{p_text(evidence['p_value'])}, needed below {evidence['alpha']:.3g}"
+    if not scaled_test(evidence):
+        return [("p-value", judged)]
+    plain = ("p-value on plain squared errors", p_text(evidence["plain_p_value"]))
+    return [("p-value on errors in units of the volatility forecast", judged), plain]
 
 
 def _numbers(evidence: Mapping[str, Any], selection: Mapping[str, Any]) -> Markup:
@@ -57,8 +66,7 @@ def _numbers(evidence: Mapping[str, Any], selection: Mapping[str, Any]) -> Marku
     return facts(
         [
             ("R² over zero on OOT", UNKNOWN if r2 == UNKNOWN else f"{r2} %"),
-            ("p-value", f"{p_text(evidence['p_value'])}, needed below {evidence['alpha']:.3g}"),
-            *([_plain(evidence)] if scaled_test(evidence) else []),
+            *_p_values(evidence),
             ("R² over zero elsewhere", others or UNKNOWN),
             ("serves as", str(selection["alias"] or "nothing")),
         ]
