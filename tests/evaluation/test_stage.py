@@ -187,6 +187,7 @@ def test_selection_writes_the_evidence_registers_once_and_repeats_nothing(built:
     words = f"verdict bootstrap, but it did not become champion: {third.alias_declined}."
     assert words in report["verdict_text"]
     assert words in page
+    assert "class='verdict declined'" in page
     assert (len(registry.list()), run_select(built)) == (2, replace(third, skipped=True))
 
     # and rolled back to: the files say so again
