@@ -95,7 +95,7 @@ def false_verdicts(new: FloatArray, old: FloatArray, horizon: int) -> int:
 
 @pytest.fixture(scope="module")
 def fair() -> tuple[FloatArray, FloatArray]:
-    """Losses of twice what is known and of zero, equal in expectation at each decision; labels of 5 minutes."""
+    """Losses of twice what is known and of zero, equal in expectation; labels of 5 minutes."""
     y, f = markets(11, 200, 1_500, 5, r2=0.05)
     return (y - 2 * f) ** 2, y**2
 
