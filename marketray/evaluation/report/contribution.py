@@ -53,7 +53,12 @@ def _table(family: str, part: Mapping[str, Any]) -> Markup:
     rest = features[_SHOWN:]
     if rest:
         total = sum(f["share"] for f in rest)
-        rows.append(("baseline", [f"{len(rest)} others", share_bar(total / top), percent(total, 2), ""]))
+        rows.append(
+            (
+                "baseline",
+                [f"{len(rest)} others (in report.json)", share_bar(total / top), percent(total, 2), ""],
+            )
+        )
     return table(
         f"{words(family)}: mean share by feature", ["feature", "", "share, %", "over the folds"], rows
     )

@@ -62,7 +62,9 @@ _QUESTIONS = {
 
 def _trials(part: Mapping[str, Any]) -> Row:
     answer = f"{count(part.get('counted'))} different models"
-    numbers = f"{count(part.get('pruned'))} of them pruned, {count(part.get('earlier'))} of earlier tunings"
+    numbers = (
+        f"{count(part.get('pruned'))} of them stopped early, {count(part.get('earlier'))} of earlier tunings"
+    )
     return "", [_QUESTIONS["trials"], answer, numbers]
 
 
@@ -133,4 +135,4 @@ def _set(value: Mapping[str, Any]) -> str:
     if not lines:
         return ""
     listed = table("Model confidence set", ["candidate", "in the set", "p-value"], lines)
-    return details("every candidate", listed)
+    return details("model confidence set: every candidate", listed)

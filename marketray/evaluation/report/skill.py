@@ -32,8 +32,8 @@ Column = tuple[str, Callable[[Figures], str]]
 
 
 _MEANING = {
-    "oot": "opened by the gate, the verdict rests on these rows",
-    "oot2": "opened only by this report, nothing was chosen on these rows",
+    "oot": "out of time, kept apart until the gate opened them; the verdict rests on these rows",
+    "oot2": "the last rows of all, opened only by this report; nothing was chosen on them",
     "test": "the families were ranked on these rows, so the winner's figures are a little too good",
     "validation": "out-of-fold; the search chose on these rows among all trials, so they flatter most",
 }

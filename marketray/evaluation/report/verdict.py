@@ -30,14 +30,13 @@ def verdict(report: Mapping[str, Any]) -> Markup:
     """
     evidence, selection = report["selection"]["evidence"], report["selection"]
     reasons = "".join(f"<li>{html(reason)}</li>" for reason in evidence["reasons"])
+    failed = f"<p>Rules of the gate that did not hold:</p><ul>{reasons}</ul>" if reasons else ""
     chosen = f"Verdict: {report['verdict']}. Selected: {selection['selected_model']}."
     edge = "declined" if selection["alias_declined"] else report["verdict"]
     return Markup(
         f"<section id='verdict' class='verdict {html(edge)}' aria-labelledby='h-verdict'>"
         f"<h2 id='h-verdict'>{html(report['verdict_text'])}</h2><p>{html(chosen)}</p>"
-        f"{_numbers(evidence, selection)}"
-        f"{f'<p>What was missing:</p><ul>{reasons}</ul>' if reasons else ''}{_power(evidence)}"
-        f"{_rules(evidence)}</section>"
+        f"{_numbers(evidence, selection)}{failed}{_power(evidence)}{_rules(evidence)}</section>"
     )
 
 
