@@ -28,6 +28,7 @@ TOGETHER = {
     "tests/test_promotion.py": "registry",
     "tests/test_cli_models.py": "registry",
     "tests/chaos/test_kill_promotion.py": "registry",
+    "tests/serving/store/": "registry",
 }
 """Paths whose tests share what takes long to make: a run of the pipeline, a cluster, a registry's server."""
 
@@ -84,14 +85,23 @@ def tracked_home(home: Path, empty_tracking: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of an MLflow server over a PostgreSQL; skipped where PostgreSQL is not installed."""
-    from tests.registry_server import postgres_programs, registry_server
+def postgres_server() -> Iterator[str]:
+    """``user@host:port/database`` of a PostgreSQL; skipped where PostgreSQL is not installed."""
+    from tests.registry_server import postgres, postgres_programs
 
     programs = postgres_programs()
     if programs is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    with registry_server(tmp_path_factory.mktemp("artifacts"), programs) as url:
+    with postgres(programs) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory, postgres_server: str) -> Iterator[str]:
+    """Address of an MLflow server over the PostgreSQL."""
+    from tests.registry_server import registry_server
+
+    with registry_server(tmp_path_factory.mktemp("artifacts"), postgres_server) as url:
         yield url
 
 

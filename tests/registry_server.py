@@ -1,4 +1,4 @@
-"""A real MLflow server over a real PostgreSQL, for tests that must hold on both stores."""
+"""A real PostgreSQL and a real MLflow server over it, for tests that must hold on both kinds of database."""
 
 from __future__ import annotations
 
@@ -55,33 +55,32 @@ def postgres(programs: Path) -> Iterator[str]:
 
 
 @contextmanager
-def registry_server(folder: Path, programs: Path) -> Iterator[str]:
-    """``mlflow server`` over a PostgreSQL of its own; `folder` takes artefacts; gives its URL."""
-    with postgres(programs) as address:
-        port = _free_port()
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-        command += ["--backend-store-uri", f"postgresql+psycopg://{address}", "--workers", "1"]
-        command += ["--artifacts-destination", str(folder)]
-        environment = {
-            **os.environ,
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        }
-        with (folder / "server.log").open("wb") as log:
-            server = subprocess.Popen(
-                command, stdout=log, stderr=log, env=environment, start_new_session=True, cwd=folder
-            )
-        url = f"http://127.0.0.1:{port}"
+def registry_server(folder: Path, address: str) -> Iterator[str]:
+    """``mlflow server`` over the PostgreSQL at `address`; `folder` takes artefacts; gives its URL."""
+    port = _free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--backend-store-uri", f"postgresql+psycopg://{address}", "--workers", "1"]
+    command += ["--artifacts-destination", str(folder)]
+    environment = {
+        **os.environ,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    with (folder / "server.log").open("wb") as log:
+        server = subprocess.Popen(
+            command, stdout=log, stderr=log, env=environment, start_new_session=True, cwd=folder
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait(lambda: _healthy(url), server)
+        yield url
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)  # the group is its own: workers end with it
         try:
-            _wait(lambda: _healthy(url), server)
-            yield url
-        finally:
-            os.killpg(server.pid, signal.SIGTERM)  # the group is its own: workers end with it
-            try:
-                server.wait(timeout=15)
-            except subprocess.TimeoutExpired:
-                os.killpg(server.pid, signal.SIGKILL)
-                server.wait(timeout=15)
+            server.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait(timeout=15)
 
 
 def _ordinary_user() -> str | None:
