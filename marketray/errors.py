@@ -19,6 +19,7 @@ __all__ = [
     "ServingError",
     "SettingsError",
     "StoreError",
+    "TrafficError",
     "TuningError",
     "VaultError",
 ]
@@ -93,6 +94,10 @@ class ServingError(MarketrayError):
 
 class StoreError(MarketrayError):
     """The store of the service cannot be reached, or refuses what it was given."""
+
+
+class TrafficError(MarketrayError):
+    """A change of the traffic, or a rollout, does not fit the traffic in force."""
 
 
 class ClusterError(MarketrayError):

@@ -37,12 +37,12 @@ from marketray.settings_sections import (
     NewsSettings,
     QualitySettings,
     SentimentSettings,
-    ServingSettings,
     SimulatorSource,
     SplitSettings,
     TrackingSettings,
     TuningSettings,
 )
+from marketray.settings_serving import RolloutSettings, ServingSettings
 
 __all__ = [
     "BacktestSettings",
@@ -53,6 +53,7 @@ __all__ = [
     "MarketSettings",
     "NewsSettings",
     "QualitySettings",
+    "RolloutSettings",
     "SentimentSettings",
     "ServingSettings",
     "Settings",

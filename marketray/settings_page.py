@@ -25,7 +25,7 @@ option wins over the environment, the environment over the file, the file over t
 of a key is `MARKETRAY_` + the key, nested with two underscores: `MARKETRAY_TUNING__STAGE1_TRIALS=5`.
 `${NAME}` in the file stands for the environment variable NAME. Relative paths start at `home`
 (`MARKETRAY_HOME`). This page is generated from the classes in `marketray/settings.py`
-and `marketray/settings_sections.py`.
+and the `marketray/settings_*.py` beside it.
 
 | key | type | default | |
 |---|---|---|---|

@@ -21,7 +21,6 @@ __all__ = [
     "NewsSettings",
     "QualitySettings",
     "SentimentSettings",
-    "ServingSettings",
     "SimulatorSource",
     "SplitSettings",
     "StressWindow",
@@ -302,13 +301,3 @@ class SentimentSettings(_Section):
     num_gpus: float = Field(1.0, gt=0)  # per actor, on cuda
     token_budget: int | None = Field(None, ge=8)  # per batch, padding included; default by device
     compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: long runs on cuda
-
-
-class ServingSettings(_Section):
-    """The HTTP service."""
-
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=1, le=65_535)
-    max_bar_age_minutes: float = Field(15.0, gt=0)
-    num_replicas: int = Field(1, ge=1)
-    store_uri: str | None = None  # sqlite:///file or postgresql://…; default: serving.db in home

@@ -109,6 +109,10 @@ def test_environment_variables_in_the_file_are_expanded_or_named(home: Path, mon
             r"features.groups: got \['trend'\]; required: some of \['seed_tech",
         ),
         ("{bar_interval_minutes: 20, labels: {horizon_minutes: 50}}", "a horizon of 50 minutes never ends"),
+        ("serving: {rollout: {steps: [5, 5, 100]}}", r"steps=\[5.0, 5.0, 100.0\]; required: increasing perc"),
+        ("serving: {rollout: {steps: [0, 100]}}", "required: increasing percentages"),
+        ("serving: {rollout: {steps: [0.005, 100]}}", "required: increasing percentages, whole hundredths"),
+        ("serving: {rollout: {steps: [1, 50]}}", "required: .* the last 100"),
     ],
 )
 def test_a_wrong_setting_names_the_key_and_the_rule(home: Path, text: str, message: str) -> None:
