@@ -14,14 +14,15 @@ from rich.console import Console
 
 from marketray.bars import REQUIRED
 from marketray.console import ablation_table
-from marketray.dataset.load import VAULT, load_blocks
+from marketray.dataset.load import VAULT, load_blocks, load_split
 from marketray.evaluation.ablation import compare_pair, plan_pairs
 from marketray.evaluation.candidates import Candidate, refit
 from marketray.evaluation.news import article_labels, news_features
 from marketray.evaluation.outcome import ablation_notes
+from marketray.evaluation.ranking_stage import rank_candidates
 from marketray.evaluation.selection import Rows
 from marketray.evaluation.significance import diebold_mariano
-from marketray.evaluation.stage import rank_candidates, run_select
+from marketray.evaluation.stage import run_select
 from marketray.features.catalog import build_catalog
 from marketray.features.definition import NEWS
 from marketray.hashing import table_hash
@@ -113,6 +114,9 @@ def test_the_ablation_is_on_identical_rows_and_can_be_worked_out_again(built: Se
         assert (pair["n"], row["splits"]["oot2"]["n"]) == (len(test), selection["splits"]["oot2"]["rows"])
         assert row["best_trial"] == ("without" if name == "ar" else "with")
     assert found["scorers"] == [{"model": "tiny", "revision": "abcdef0123456789"}]
+    assert load_split(built).detail["scorer"] == "tiny-1/headline"
+    card = json.loads((built.run_path / "models" / "selected" / "serving.json").read_text())
+    assert card["scorer"] == (None if news.isdisjoint(card["columns"]) else "tiny-1/headline")
 
     articles = pl.concat([pl.DataFrame(t) for _, t in Lake(built.lake_uri).scan("silver/sentiment")])
     times = articles["available_at"].to_physical().to_numpy()
