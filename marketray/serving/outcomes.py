@@ -153,16 +153,16 @@ class Window:
     def p99_ms(self) -> float | None:
         """Bound of the histogram that 99 % of the latencies do not exceed (nearest rank), up to 12.2 % high.
 
-        inf where it lies beyond the last bound.
+        The last bound where it lies beyond that.
         """
         if not self.requests:
             return None
         rank, seen = math.ceil(0.99 * self.requests), 0
-        for count, bound in zip(self.latency, (*LATENCY_BOUNDS_MS, math.inf), strict=True):
+        for count, bound in zip(self.latency, LATENCY_BOUNDS_MS, strict=False):
             seen += count
             if seen >= rank:
                 return bound
-        return math.inf
+        return LATENCY_BOUNDS_MS[-1]
 
     def slower_than(self, limit_ms: float) -> int:
         """How many requests surely took longer than `limit_ms`: the bars that begin at or above it."""
