@@ -153,7 +153,7 @@ class Rollout:
         try:
             ended = given["ended_at"]
             return cls(
-                Plan(given["slot"], given["version"], RolloutSettings(**given["rules"])),
+                Plan.of(given["slot"], given["version"], RolloutSettings(), given["rules"]),
                 Traffic.from_json(given["baseline"]),
                 given["phase"],
                 given["step"],
@@ -163,7 +163,8 @@ class Rollout:
                 given["reason"],
             )
         except (KeyError, TypeError, ValueError, SettingsError) as e:
-            msg = f"rollout: the saved state cannot be read ({e}); required: what this release writes"
+            why = str(e).splitlines()[0]
+            msg = f"rollout: the saved state cannot be read ({why}); required: what this release writes"
             raise TrafficError(msg, hint="cancel the rollout and start it anew") from e
 
 

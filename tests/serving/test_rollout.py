@@ -224,9 +224,14 @@ def test_plans_are_checked() -> None:
             Plan(slot, version, RolloutSettings())
 
 
-@pytest.mark.parametrize("change", [{"started_at": "soon"}, {"rules": {"speed": 1}}, {"baseline": {}}])
-def test_state_of_another_release_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(
-        TrafficError, match="the saved state cannot be read .*; required: what this release writes"
-    ):
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"started_at": "soon"}, "Invalid isoformat string: 'soon'"),
+        ({"rules": {"speed": 1}}, "rollout.speed: unknown key"),
+        ({"baseline": {}}, r"traffic: got the keys \[\]; required: weights and models"),
+    ],
+)
+def test_state_of_another_release_is_refused(change: dict[str, Any], why: str) -> None:
+    with pytest.raises(TrafficError, match=rf"saved state cannot be read \({why}.*\); required: what this"):
         Rollout.from_json({**on_step(0).to_json(), **change})
