@@ -323,7 +323,7 @@ def _raise_for_error(row: Block) -> None:
 def _write_manifest(
     lake: Lake, instrument: str, result: SentimentResult, lost: pl.Series, content: str
 ) -> None:
-    """Note what became of the articles; `lost` is the reason of each that cannot be scored."""
+    """Note what became of the articles, whenever they were scored; `lost`: why each that is not cannot be."""
     lake.write_json(
         sentiment_manifest(instrument),
         {
@@ -333,9 +333,8 @@ def _write_manifest(
             "rows_quarantined": result.articles_refused,
             "rows_dropped": 0,
             "detail": {
-                "rows_cached": result.articles_cached,
                 "reasons": dict(sorted(Counter(lost.to_list()).items())),
-                "texts": {n: getattr(result, n) for n in ("texts", "scored", "refused", "cached")},
+                "texts": {n: getattr(result, n) for n in ("texts", "scored", "refused")},
                 "model": result.model,
                 "revision": result.revision,
                 "articles_content": content,
