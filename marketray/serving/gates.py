@@ -77,18 +77,22 @@ def least_rate(count: int, total: int) -> float:
 
 
 def gates(windows: SlotWindows, rules: RolloutSettings) -> tuple[Gate, ...]:
-    """All gates over one span. The old model sets limits where it answered `rules.min_requests`."""
+    """All gates over one span.
+
+    Where the old model answered `rules.min_requests` it lowers the limits of failures and latency; and where a
+    larger part of its own answers is too slow, as while the machine is busy, as large a part may be.
+    """
     new, old = windows.new, windows.old
-    compared = old.requests >= rules.min_requests
-    failed, slow_ms = rules.max_error_rate, rules.max_p99_ms
-    if compared and old.error_rate is not None and old.p99_ms is not None:
+    failed, slow_ms, slow_share = rules.max_error_rate, rules.max_p99_ms, _SLOW_SHARE
+    if old.requests >= rules.min_requests and old.error_rate is not None and old.p99_ms is not None:
         failed = min(failed, old.error_rate + rules.error_excess)
         slow_ms = min(slow_ms, max(LEAST_SLOW_MS, rules.max_p99_ratio * old.p99_ms))
+        slow_share = max(slow_share, old.slower_than(slow_ms) / old.requests)
     slow = new.slower_than(slow_ms)
     return (
         Gate("error_rate", "requests failed", new.errors, new.requests, failed),
         Gate("null_rate", "answers held no forecast", new.nulls, new.requests, rules.max_null_rate),
-        Gate("p99_ms", f"answers took over {slow_ms:.3g} ms", slow, new.requests, _SLOW_SHARE),
+        Gate("p99_ms", f"answers took over {slow_ms:.3g} ms", slow, new.requests, slow_share),
         Gate(
             "disagreement",
             "forecasts point another way than the old model's",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,7 +51,7 @@ class Outcomes:
 
     def __init__(self, process: str) -> None:
         self.process = process
-        self._counters: dict[tuple[str, int], _Counters] = {}
+        self._counters: defaultdict[tuple[str, int], _Counters] = defaultdict(_Counters)
 
     def answered(self, slot: str, version: int, latency_ms: float, *, null: bool = False) -> None:
         """A slot answered, seen or as a shadow. `null`: neither a finite return nor a finite probability."""
@@ -70,7 +71,7 @@ class Outcomes:
         """
         if not (math.isfinite(shadow) and math.isfinite(served)):
             return
-        counters = self._counters.setdefault((slot, version), _Counters())
+        counters = self._counters[slot, version]
         difference = shadow - served
         counters.pairs += 1
         counters.absolute_difference += abs(difference)
@@ -86,7 +87,7 @@ class Outcomes:
         return {"process": self.process, "slots": slots}
 
     def _of(self, slot: str, version: int, latency_ms: float) -> _Counters:
-        counters = self._counters.setdefault((slot, version), _Counters())
+        counters = self._counters[slot, version]
         counters.requests += 1
         counters.latency[bisect_left(LATENCY_BOUNDS_MS, latency_ms)] += 1
         return counters

@@ -221,7 +221,7 @@ def decide(
         What both slots did since the phase or step was entered (or later, after a restart of the one who
         counts), and over the last `window_seconds`. Shadow answers count as the new model's requests.
     evidence:
-        The sequential test on both models' losses; None: no label has arrived yet.
+        The sequential test on both models' losses, at the rules' `alpha`; None: no label has arrived yet.
     now:
         The time, UTC.
 

@@ -94,6 +94,13 @@ def test_the_old_model_sets_limits_where_it_has_answered_enough() -> None:
     assert crossed(window(1_000, ms=9.0), window(1_000, ms=0.2)) == []
 
 
+def test_a_busy_machine_slows_both_models_down() -> None:
+    assert crossed(window(40, slow=10)) == ["p99_ms"]
+    assert crossed(window(40, slow=10), window(400, slow=100)) == []
+    assert crossed(window(40, slow=10), window(400, slow=4)) == ["p99_ms"]
+    assert crossed(window(40, slow=40), window(400, slow=100)) == ["p99_ms"]
+
+
 def test_a_gate_says_what_it_saw() -> None:
     seen = {g.name: str(g) for g in gates(SlotWindows(window(5, errors=3), Window()), RULES)}
     assert seen["error_rate"] == "3 of 5 requests failed; allowed 1 %, surely more than 1.72 %"
