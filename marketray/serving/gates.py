@@ -79,8 +79,8 @@ def least_rate(count: int, total: int) -> float:
 def gates(windows: SlotWindows, rules: RolloutSettings) -> tuple[Gate, ...]:
     """All gates over one span.
 
-    Where the old model answered `rules.min_requests` it lowers the limits of failures and latency; and where a
-    larger part of its own answers is too slow, as while the machine is busy, as large a part may be.
+    Where the old model answered `rules.min_requests` it lowers the limits of failures and latency; where more
+    of its own answers are too slow than may be, as while the machine is busy, as large a part may.
     """
     new, old = windows.new, windows.old
     failed, slow_ms, slow_share = rules.max_error_rate, rules.max_p99_ms, _SLOW_SHARE
