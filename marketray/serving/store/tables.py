@@ -219,8 +219,7 @@ ROLLOUTS = Table(
     Column("started_at", UtcTime, nullable=False),
     Column("ended_at", UtcTime),
     Column("who", String, nullable=False),
-    Column("plan", Json, nullable=False),
-    Column("state", Json, nullable=False),
+    Column("rollout", Json, nullable=False),
     sqlite_autoincrement=True,
 )
 

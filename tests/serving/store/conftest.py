@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from marketray.serving.store import Store, open_store
 from marketray.serving.store.database import Database
 
 Opened = Callable[..., Database]
@@ -51,3 +52,11 @@ def database(uri: str, opened: Opened) -> Database:
     made = opened(uri)
     made.create()
     return made
+
+
+@pytest.fixture
+def store(uri: str) -> Iterator[Store]:
+    """The whole store."""
+    made = open_store(uri)
+    yield made
+    made.database.close()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 
+from marketray.serving.store import open_store
 from marketray.serving.store.database import Database
 from marketray.serving.store.traffic_log import StaleTrafficError, TrafficLog
+from marketray.serving.store.writer import PredictionWriter
 from marketray.serving.traffic import Traffic
+from tests.serving.store.rows import row
 
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -63,6 +68,21 @@ def change_traffic(uri: str, pipe: Connection) -> None:
             log.append(split(1), who="process", action="set")
             entry = log.append(split(2), who="process", action="set")
         pipe.send(entry.seq)
+
+
+def record_predictions(uri: str, pipe: Connection) -> None:
+    """Put numbered predictions for ever; say how many the writer has written, as often as that grows."""
+    store = open_store(uri)
+    writer = PredictionWriter(store.predictions.record, every_seconds=0.01, batch=7)
+    said = 0
+    for n in itertools.count():
+        writer.put(row(n))
+        if n % 50 == 0:
+            written = writer.counts.written
+            if written > said:
+                said = written
+                pipe.send(said)
+            time.sleep(0.001)
 
 
 def split(green: int) -> Traffic:
