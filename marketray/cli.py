@@ -243,8 +243,10 @@ def select(
 def serve(config: Config = None) -> None:
     """Serve the champion over HTTP until interrupted (Ctrl-C)."""
     from marketray.serving import run as serving
+    from marketray.serving.mode import prepare
 
     settings = _load(config)
+    prepare(settings)
     _connect(settings)
     with serving.until_interrupted():
         url = serving.start(settings)

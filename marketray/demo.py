@@ -33,10 +33,12 @@ def run_demo(config: str) -> dict[str, Any]:
     from marketray.pipeline import run_pipeline
     from marketray.serving import run as serving
     from marketray.serving.client import predict
+    from marketray.serving.mode import prepare
     from marketray.settings import load_settings
 
     started = time.perf_counter()
     settings = load_settings(config, {"serving": {"port": _free_port()}})
+    prepare(settings)
     logger.info("Ray dashboard: %s", connect(settings))
     try:
         done = run_pipeline(settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -49,6 +50,9 @@ class ServingSettings(_Strict):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65_535)
     max_bar_age_minutes: float = Field(15.0, gt=0)
-    num_replicas: int = Field(1, ge=1)
+    num_replicas: int = Field(1, ge=1)  # of the ingress and of each slot
+    mode: Literal["auto", "fast", "plain"] = "auto"  # how requests travel; auto: fast unless Ray uses TLS
+    attempt_seconds: float = Field(2.0, gt=0)  # for a slot's answer, before the other slot is asked
+    deadline_seconds: float = Field(8.0, gt=0)  # for any answer
     store_uri: str | None = None  # sqlite:///file or postgresql://…; default: serving.db in home
     rollout: RolloutSettings = RolloutSettings()

@@ -7,7 +7,7 @@ so nothing drifts, and a state that was restored from the lake goes on as if it 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -245,11 +245,24 @@ class OnlineState:
           ``crossed_quote``, ``negative_size``: as at ingest (`marketray.ingest.quality.row_reasons`);
         - ``outside_session``: it opens outside all sessions, and such bars are not kept.
         """
+        return self._refusal(bar, clock, self._bars.tail(1))
+
+    def refusals(self, bars: Sequence[Mapping[str, Any]], clock: datetime | None) -> list[Refusal | None]:
+        """`refusal` of each of the bars as if those before it that can be taken had been appended."""
+        found: list[Refusal | None] = []
+        last = self._bars.tail(1)
+        for bar in bars:
+            found.append(self._refusal(bar, clock, last))
+            last = self._frame(bar) if found[-1] is None else last
+        return found
+
+    def _refusal(self, bar: Mapping[str, Any], clock: datetime | None, last: pl.DataFrame) -> Refusal | None:
+        """`refusal` after the bar `last`, a table of one row, or none at the start of history."""
         malformed = self._malformed(bar)
         if malformed is not None:
             return Refusal("malformed", f"bar: malformed: {malformed}")
         time: datetime = bar["time"]
-        return self._untimely(bar, clock) or self._untrue(bar) or self._off_session(time)
+        return self._untimely(bar, clock, last) or self._untrue(bar) or self._off_session(time)
 
     def _malformed(self, bar: Mapping[str, Any]) -> str | None:
         missing = [name for name in self._schema if name not in bar]
@@ -267,17 +280,19 @@ class OnlineState:
                 return f"got {name}={value!r}; required: a finite number"
         return None
 
-    def _untimely(self, bar: Mapping[str, Any], clock: datetime | None) -> Refusal | None:
+    def _untimely(
+        self, bar: Mapping[str, Any], clock: datetime | None, before: pl.DataFrame
+    ) -> Refusal | None:
         time: datetime = bar["time"]
         shown, end = time.isoformat(), time + self._interval
         if clock is not None and end > clock:
             msg = f"bar {shown}: future: it ends at {end.isoformat()}; required: by {clock.isoformat()}"
             return Refusal("future", msg)
-        if self._row is None:
+        if before.is_empty():
             return None
-        last = self._row.time
+        last: datetime = before["time"][0]
         if time == last:
-            same = self._frame(bar).equals(self._bars.tail(1))
+            same = self._frame(bar).equals(before)
             reason = "duplicate" if same else "conflicting_duplicate"
         elif time < last:
             reason = "late"

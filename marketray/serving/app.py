@@ -1,101 +1,123 @@
-"""The Ray Serve application: an ingress in front of slots.
+"""The Ray Serve application: an ingress in front of two slots, and what changes the traffic between them.
 
-The ingress holds one handle a slot, so that a second slot and a split of the traffic need no other
-shape. Names on the dashboard: application ``marketray``, deployments ``ingress`` and ``slot-<name>``.
+Names on the dashboard: application ``marketray``, deployments ``ingress``, ``slot-blue``, ``slot-green`` and
+``control``.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ray
 from ray import serve
-from ray.exceptions import RayError, RayTaskError
-from ray.serve.exceptions import RayServeException
 
 from marketray.errors import SettingsError
-from marketray.serving.api import create_api
-from marketray.serving.problems import ProblemError, problem
-from marketray.serving.schemas import Problem
-from marketray.serving.slot import Slot, SlotConfig
+from marketray.serving.control import Control
+from marketray.serving.ingress import Ingress
+from marketray.serving.slot import Slot
+from marketray.serving.traffic import SLOTS, WHOLE, Traffic
 from marketray.settings import load_settings
 
 if TYPE_CHECKING:
-    import polars as pl
-    from fastapi import FastAPI
-    from ray.serve import Application
-    from ray.serve.handle import DeploymentHandle
+    from collections.abc import Mapping
 
-    from marketray.serving.slot import SlotStatus
+    from ray.serve import Application
+
     from marketray.settings import Settings
 
-__all__ = ["APP_NAME", "Ingress", "application", "build"]
+__all__ = ["APP_NAME", "application", "build"]
 
 APP_NAME = "marketray"
 
-_PROBE_SECONDS = 2.0
-_PREDICT_SECONDS = 10.0
 _HEALTH_SECONDS = 1.0  # a dead replica is noticed and replaced after this; Serve's default is 10
 _ACTOR = {"num_cpus": 0.1}  # small, so that a laptop's two CPUs hold the application beside other work
 
 
-@serve.ingress()
-class Ingress:
-    """HTTP in front of the slots; one slot answers everything."""
+@ray.remote(num_cpus=0, max_retries=2)
+def _download(settings: Settings, version: int) -> str:
+    """A version's files on this node, fetched in a process of its own: the registry's client is heavy."""
+    from marketray.registry import Registry
 
-    def __init__(self, slots: dict[str, DeploymentHandle[Slot]], active: str, instrument: str) -> None:
-        self._slots = slots
-        self._active = active
-        self._instrument = instrument
-
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_api(self, self._instrument)
-
-    async def status(self) -> SlotStatus:
-        """Status of the active slot."""
-        status: SlotStatus = await self._call("status", _PROBE_SECONDS, 503)
-        return status
-
-    async def predict(self, instrument: str | None, bars: pl.DataFrame | None) -> dict[str, Any]:
-        """Forecast of the active slot."""
-        answer = await self._call("predict", _PREDICT_SECONDS, 504, instrument, bars)
-        if isinstance(answer, Problem):
-            raise ProblemError(answer)
-        return dict(answer)
-
-    async def _call(self, method: str, seconds: float, late: int, *arguments: Any) -> Any:
-        handle = getattr(self._slots[self._active], method)
-        try:
-            return await asyncio.wait_for(handle.remote(*arguments), seconds)
-        except TimeoutError as e:
-            detail = f"slot {self._active} did not answer within {seconds:g} s"
-            raise ProblemError(problem("slot-late", late, "No answer in time", detail)) from e
-        except RayTaskError:  # a bug inside the slot: 500, logged
-            raise
-        except (RayError, RayServeException) as e:
-            detail = f"slot {self._active} has no replica that can answer ({type(e).__name__})"
-            raise ProblemError(problem("slot-unavailable", 503, "No replica", detail)) from e
+    return str(Registry(settings).download(version))
 
 
-def application(settings: Settings, alias: str = "champion") -> Application:
-    """The application for the version behind `alias` (or a version number as text).
+class ServedSlot(Slot):
+    """A slot whose replicas fetch their models by a task on their own node."""
 
-    The registry is read here, once; replicas get the model's folder and never talk to the tracking server.
+    def __init__(self, name: str, settings: Settings) -> None:
+        super().__init__(name, settings, lambda version: _fetch(settings, version))
+
+
+def _fetch(settings: Settings, version: int) -> Path:
+    from ray.exceptions import RayTaskError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    try:
+        return Path(ray.get(_download.options(scheduling_strategy=here).remote(settings, version)))
+    except RayTaskError as e:
+        raise e.cause from e
+
+
+def application(
+    settings: Settings,
+    models: Mapping[str, str | int] | None = None,
+    weights: Mapping[str, float] | None = None,
+) -> Application:
+    """The application. Its traffic is declared in the store: a split that was set since then stays in force
+    until something else is declared.
+
+    Parameters
+    ----------
+    models:
+        Alias or version number (also as text) by slot; default: the champion in blue.
+    weights:
+        Percent of the requests by slot, to 1/100; default: all to the first slot that has a model.
 
     Raises
     ------
     RegistryError
         There is no such version, or the tracking server cannot be reached.
+    SettingsError
+        The traffic is none, see `marketray.serving.traffic.Traffic`.
     """
     from marketray.registry import Registry
+    from marketray.serving.store.database import Database
+    from marketray.serving.store.traffic_log import TrafficLog
 
     registry = Registry(settings)
-    version = registry.resolve(alias)
-    folder = registry.download(version.version)
-    config = SlotConfig("blue", str(folder), settings.model_name, version.version, settings)
-    return _bind([config], settings)
+    versions: dict[str, int | None] = dict.fromkeys(SLOTS)
+    for slot, which in (models or {"blue": "champion"}).items():
+        versions[slot] = registry.resolve(which).version
+        registry.download(registry.resolve(which).version)
+    first = next(s for s in SLOTS if versions[s] is not None)
+    shares = {first: 100.0} if weights is None else weights
+    traffic = Traffic(weights=hundredths(shares), models=versions)
+    database = Database(settings.store_uri)
+    database.create()
+    TrafficLog(database).declare(traffic, who="deployment")
+    return _bind(settings)
+
+
+def hundredths(percent: Mapping[str, float]) -> dict[str, int]:
+    """Weights in 1/100 % by slot from percent; a slot that is left out gets the rest.
+
+    Raises
+    ------
+    SettingsError
+        A weight is finer than 1/100 %, or names no slot.
+    """
+    made = {}
+    for slot, share in percent.items():
+        if abs(share * 100 - round(share * 100)) > 1e-6 or slot not in SLOTS:
+            msg = f"weights: got {slot}={share!r}; required: {' or '.join(SLOTS)} with percent to 1/100"
+            raise SettingsError(msg, hint="such as blue: 90, green: 10")
+        made[slot] = round(share * 100)
+    left = [s for s in SLOTS if s not in made]
+    rest = WHOLE - sum(made.values())
+    return {**made, **({s: (rest if s == left[0] else 0) for s in left})}
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -105,34 +127,39 @@ def build(args: dict[str, Any]) -> Application:
     ----------
     args:
         ``config``: absolute path of a settings file (default: the environment variable MARKETRAY_CONFIG,
-        else the default settings). ``alias``: alias or version to serve (default ``champion``).
+        else the default settings). ``blue``, ``green``: alias or version that stands in the slot (default:
+        ``blue: champion``). ``weights``: percent of the requests by slot (default: all to blue).
 
     Raises
     ------
     SettingsError
         A key is unknown, or the settings file cannot be used.
     """
-    unknown = sorted(set(args) - {"config", "alias"})
+    known = ["config", *SLOTS, "weights"]
+    unknown = sorted(set(args) - set(known))
     if unknown:
-        msg = f"args: got {unknown}; required: some of ['alias', 'config']"
-        raise SettingsError(msg, hint="see serve_configs/champion.yaml")
+        msg = f"args: got {unknown}; required: some of {known}"
+        raise SettingsError(msg, hint="see serve_configs/champion.yaml and blue_green.yaml")
     config = args.get("config") or os.environ.get("MARKETRAY_CONFIG")
     if config is not None and not Path(config).is_absolute() and not Path(config).exists():
         msg = f"args.config: got {config!r}, which is not in {Path.cwd()}; required: an absolute path"
         raise SettingsError(
             msg, hint="Serve builds applications in a worker with a working directory of its own"
         )
-    return application(load_settings(config), str(args.get("alias") or "champion"))
+    models = {slot: args[slot] for slot in SLOTS if args.get(slot) is not None}
+    return application(load_settings(config), models or None, args.get("weights"))
 
 
-def _bind(configs: list[SlotConfig], settings: Settings) -> Application:
+def _bind(settings: Settings) -> Application:
     options: dict[str, Any] = {
         "num_replicas": settings.serving.num_replicas,
         "ray_actor_options": _ACTOR,
         "max_ongoing_requests": 100,
         "health_check_period_s": _HEALTH_SECONDS,
     }
-    slots = {c.slot: serve.deployment(name=f"slot-{c.slot}", **options)(Slot).bind(c) for c in configs}
-    ingress = serve.deployment(name="ingress", **options)(Ingress)
-    bound: Application = ingress.bind(slots, configs[0].slot, settings.instrument)
+    slots = {s: serve.deployment(name=f"slot-{s}", **options)(ServedSlot).bind(s, settings) for s in SLOTS}
+    alone = {**options, "num_replicas": 1}
+    control = serve.deployment(name="control", **alone)(Control).bind(settings, APP_NAME)
+    ingress = serve.deployment(name="ingress", **options)(serve.ingress()(Ingress))
+    bound: Application = ingress.bind(slots, control, settings)
     return bound

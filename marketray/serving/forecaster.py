@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, cast
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from marketray.features.catalog import Catalog
+    from marketray.features.online import OnlineState
+    from marketray.features.row import FeatureRow
     from marketray.serving.card import ModelCard
     from marketray.sessions import Sessions
 
@@ -156,7 +157,16 @@ class Forecaster:
                 f"sessions of {self.card.market.calendar} without its breaks {list(self.card.market.breaks)}"
             )
             raise DataError(msg)
-        row = self._plan.evaluate(bars, sessions, news)
+        return self._row(self._plan.evaluate(bars, sessions, news), sessions, session, bars)
+
+    def decision(self, state: OnlineState) -> Row:
+        """The decision at the end of the last bar of a state of this model's catalog and market."""
+        assert state.row is not None
+        sessions = self._sessions(state.bars)
+        session = int(sessions.locate(state.bars["time"].tail(1))[0])
+        return self._row(state.row, sessions, session, state.bars)
+
+    def _row(self, row: FeatureRow, sessions: Sessions, session: int, bars: pl.DataFrame) -> Row:
         known = row.values.astype(np.float32)
         since = row.decision_at - sessions.frame["open_at"][session]
         return Row(
@@ -167,6 +177,15 @@ class Forecaster:
             minutes_since_open=since / timedelta(minutes=1),
         )
 
+    def values(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """The model's answers for rows of its features, in its order, shape (n,); see `forecast`."""
+        values = np.asarray(self.model.predict(rows), np.float64)
+        wrong = np.flatnonzero(~np.isfinite(values))
+        if len(wrong):
+            msg = f"the model answered {values[wrong[0]]} for row {wrong[0]}; required: a finite number"
+            raise ModelError(msg, hint="roll back to another version")
+        return values
+
     def forecast(self, row: Row) -> Forecast:
         """The model's answer for `row`.
 
@@ -175,10 +194,7 @@ class Forecaster:
         ModelError
             The model refuses the row (a feature it cannot do without is missing) or answers no number.
         """
-        value = float(self.model.predict(row.values)[0])
-        if not math.isfinite(value):
-            msg = f"the model answered {value}; required: a finite number"
-            raise ModelError(msg, hint="roll back to another version")
+        value = float(self.values(row.values)[0])
         predicted, up = (None, value) if self.card.task == "direction" else (value, None)
         if self.uncertainty is None:
             return Forecast(predicted, up)

@@ -39,7 +39,7 @@ def start(settings: Settings, alias: str = "champion") -> str:
     """
     from marketray.serving.app import application
 
-    return deploy(application(settings, alias), settings)
+    return deploy(application(settings, {"blue": alias}), settings)
 
 
 def deploy(app: Application, settings: Settings) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -23,6 +23,7 @@ __all__ = [
     "MAX_BARS",
     "Bar",
     "Evidence",
+    "Forecasted",
     "Health",
     "Index",
     "Interval",
@@ -162,8 +163,8 @@ class Evidence(BaseModel):
     p_value: float | None = None
 
 
-class PredictResponse(BaseModel):
-    """A forecast. Returns are fractions (0.001 = 0.1 %); null means not known, never zero."""
+class Forecasted(BaseModel):
+    """What a model says of a decision. Returns are fractions (0.001 = 0.1 %); null: not known, never zero."""
 
     timestamp: datetime = Field(description="Decision time: the end of the last bar used, UTC.")
     target_at: datetime = Field(description="timestamp + horizon_minutes.")
@@ -192,20 +193,22 @@ class PredictResponse(BaseModel):
     )
     feature_catalog: str = Field(description="Hash of the feature definitions.")
     evidence: Evidence
-    request_id: str
-    latency_ms: float = Field(description="Inside the service, from request to answer.")
 
     @model_validator(mode="after")
-    def _finite(self) -> PredictResponse:
-        for name in (
-            *("last_close", "prediction", "predicted_return", "probability_up", "confidence"),
-            "latency_ms",
-        ):
+    def _finite(self) -> Self:
+        for name in ("last_close", "prediction", "predicted_return", "probability_up", "confidence"):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
                 msg = f"{name}={value}; required: finite"
                 raise ValueError(msg)
         return self
+
+
+class PredictResponse(Forecasted):
+    """A forecast, as one request got it."""
+
+    request_id: str
+    latency_ms: float = Field(ge=0, description="Inside the service, from request to answer.")
 
 
 class ModelInfo(BaseModel):

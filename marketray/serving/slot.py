@@ -1,268 +1,257 @@
-"""A slot: one model version behind the ingress, with the state its forecasts start from."""
+"""A slot: a place for one model version behind the ingress. Which one, the traffic log says."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+import time
+import weakref
 from dataclasses import dataclass
-from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marketray.errors import DataError, LakeError, MarketrayError, SettingsError
+from marketray.errors import MarketrayError, RegistryError, StoreError
+from marketray.serving.answers import Answer, Identity
 from marketray.serving.problems import problem
 from marketray.serving.schemas import Problem
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
+    import numpy.typing as npt
     import polars as pl
 
-    from marketray.serving.forecaster import Forecast, Forecaster, Row
+    from marketray.features.online import Refusal
+    from marketray.serving.live import LiveModel
     from marketray.settings import Settings
 
-__all__ = ["Slot", "SlotConfig", "SlotStatus"]
+__all__ = ["Slot", "SlotStatus"]
 
 logger = logging.getLogger(__name__)
 
-_INTERVAL_LEVEL = 0.8
-
-
-@dataclass(frozen=True)
-class SlotConfig:
-    """What a slot serves. `folder` is the model's native folder, readable on the replica's node."""
-
-    slot: str
-    folder: str
-    model_name: str
-    model_version: int
-    settings: Settings
+_POLL_SECONDS = 0.25
+_RETRY_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class SlotStatus:
-    """Whether the slot can answer now; `problem` says why not, `info` is /model-info's content."""
+    """Whether the slot can answer now; `problem` says why not, `info` is /model-info's content.
+
+    `version` is the one that answers, None where there is none.
+    """
 
     problem: Problem | None
     info: dict[str, Any] | None
+    version: int | None
 
 
 class Slot:
-    """Loads the model and the latest bars once; answers from memory.
+    """Holds the version that the traffic log gives it, and the state its forecasts start from.
 
-    What is wrong with the model or the data does not end the replica: a restart would not mend it. The
-    slot answers 503 with the reason instead.
+    One thread follows the log and the live bars, loads what is new, and puts it in place when it is ready:
+    until then, and where it cannot be loaded, the version before answers. What is wrong with a model or the
+    data does not end the replica, a restart would not mend it; the slot says so in `status` instead.
+
+    Parameters
+    ----------
+    name:
+        blue or green.
+    fetch:
+        Gives the folder with a version's files on this machine; raises RegistryError.
     """
 
-    def __init__(self, config: SlotConfig) -> None:
-        self._config = config
-        self._forecaster: Forecaster | None = None
-        self._latest: Row | None = None
-        self._broken: Problem | None = None
-        try:
-            self._load()
-        except MarketrayError as e:
-            logger.error("slot %s cannot serve: %s", config.slot, e)  # noqa: TRY400  # expected, no trace
-            kind = "no-state" if self._forecaster is not None else "no-model"
-            title = "No usable bars" if self._forecaster is not None else "No usable model"
-            self._broken = problem(kind, 503, title, e.message, hint=e.hint)
+    def __init__(self, name: str, settings: Settings, fetch: Callable[[int], Path]) -> None:
+        self._name = name
+        self._settings = settings
+        self._fetch = fetch
+        self._model: LiveModel | None = None
+        self._problem: Problem | None = None
+        self._unusable: int | None = None
+        self._retry_at = 0.0
+        self._wake = threading.Event()
+        self._closed = threading.Event()
+        self._looks = threading.Condition()
+        self._begun = self._done = 0
+        from marketray.serving.store.database import Database
+        from marketray.serving.store.live_bars import LiveBars
+        from marketray.serving.store.traffic_log import TrafficLog
+
+        database = Database(settings.store_uri)
+        database.create()
+        self._log, self._bars = TrafficLog(database), LiveBars(database)
+        self._follow_once()
+        self._thread = threading.Thread(
+            target=_follow,
+            args=(weakref.ref(self), self._wake, self._closed),
+            name=f"slot-{name}",
+            daemon=True,
+        )
+        self._thread.start()
 
     async def status(self) -> SlotStatus:
         """Whether a model and fresh bars are there."""
-        return SlotStatus(self._not_ready(), self._info())
+        model = self._model
+        if model is None:
+            return SlotStatus(self._nothing(), None, None)
+        latest = model.latest()
+        found = latest if isinstance(latest, Problem) else self._problem
+        return SlotStatus(found, _info(model), model.identity.model_version)
 
-    async def predict(self, instrument: str | None, bars: pl.DataFrame | None) -> dict[str, Any] | Problem:
+    async def predict(self, instrument: str | None, bars: pl.DataFrame | None) -> Answer | Problem:
         """Forecast from `bars`, or from the latest state; a problem where there is no honest answer."""
-        if self._forecaster is None or (bars is None and self._latest is None):
-            assert self._broken is not None
-            return self._broken
-        served = self._forecaster.card.instrument
-        if instrument is not None and instrument != served:
-            return problem(
-                "unknown-instrument",
-                422,
-                "This instrument is not served",
-                f"instrument: got {instrument!r}; required: {served!r}",
-                got=ascii(instrument),
-                required=served,
-            )
+        model = self._model
+        if model is None:
+            return self._nothing()
+        if instrument is not None and instrument != model.instrument:
+            return _other_instrument(instrument, model.instrument)
         if bars is None:
-            stale = self._not_ready()
-            return stale if stale is not None else self._answer(self._latest)
-        return await asyncio.to_thread(self._from_request, bars)
+            return model.latest()
+        return await asyncio.to_thread(model.from_bars, bars)
 
-    def _from_request(self, bars: pl.DataFrame) -> dict[str, Any] | Problem:
-        assert self._forecaster is not None
-        news = self._news(bars)
-        if isinstance(news, Problem):
-            return news
+    async def predict_features(
+        self, columns: Sequence[str], rows: npt.NDArray[Any]
+    ) -> tuple[dict[str, Any], npt.NDArray[Any]] | Problem:
+        """The model's answers for rows of features and what it is, see `LiveModel.from_features`."""
+        model = self._model
+        if model is None:
+            return self._nothing()
+        values = await asyncio.to_thread(model.from_features, columns, rows)
+        return values if isinstance(values, Problem) else (_info(model), values)
+
+    async def refusals(self, bars: Sequence[Mapping[str, Any]]) -> list[Refusal | None] | Problem:
+        """Why each of the bars cannot be appended, see `LiveModel.refusals`; a problem without a state."""
+        model = self._model
+        if model is None:
+            return self._nothing()
+        latest = model.latest()
+        if isinstance(latest, Problem) and model.last_bar_end_at is None:
+            return latest
+        return model.refusals(bars)
+
+    async def version(self) -> int | None:
+        """The version that answers; None where there is none."""
+        model = self._model
+        return None if model is None else model.identity.model_version
+
+    async def refresh(self) -> tuple[int | None, str | None]:
+        """Look at the log and the live bars now; the version that answers then, and what is wrong."""
+        with self._looks:
+            awaited = self._begun + 1  # the look that is under way may have begun too early
+        self._wake.set()
+
+        def wait() -> None:
+            with self._looks:
+                self._looks.wait_for(lambda: self._done >= awaited or self._closed.is_set(), timeout=60)
+
+        await asyncio.to_thread(wait)
+        found = self._problem
+        return await self.version(), None if found is None else found.detail
+
+    def check_health(self) -> None:
+        """Called by Serve; a slot that no longer follows the log is replaced."""
+        if not self._thread.is_alive():
+            msg = f"slot {self._name} does not follow the traffic log any more; its log has the cause"
+            raise RuntimeError(msg)
+
+    def __del__(self) -> None:
+        self._closed.set()
+        self._wake.set()
+
+    def _follow_once(self) -> None:
+        with self._looks:
+            self._begun += 1
         try:
-            row = self._forecaster.row(bars, news)
-        except (DataError, SettingsError) as e:  # settings: the calendar does not reach the dates
-            got, _, required = e.message.partition("; required: ")
-            return problem(
-                "unusable-bars",
-                422,
-                "The bars cannot be used",
-                e.message,
-                got=got.partition("got ")[2] or got,
-                required=required or None,
-                hint=e.hint,
-            )
-        return self._answer(row, status=422)
+            entry = self._log.current()
+            self._load(None if entry is None else entry.traffic.models[self._name])
+            model = self._model
+            if model is not None:
+                model.catch_up(self._bars.since(model.instrument, model.last_bar_end_at))
+        except StoreError as e:  # what is loaded goes on answering
+            logger.warning("slot %s: %s", self._name, e)
+        with self._looks:
+            self._done = self._begun
+            self._looks.notify_all()
 
-    def _answer(self, row: Row | None, status: int = 503) -> dict[str, Any] | Problem:
-        assert self._forecaster is not None
-        assert row is not None
-        try:
-            forecast = self._forecaster.forecast(row)
-        except MarketrayError as e:
-            return problem("no-forecast", status, "The model has no forecast", e.message, hint=e.hint)
-        return _body(self._config, self._forecaster, row, forecast)
-
-    def _load(self) -> None:
-        from marketray.lake import Lake
-        from marketray.serving.forecaster import Forecaster
-        from marketray.serving.state import read_tail
-
-        config, settings = self._config, self._config.settings
-        forecaster = Forecaster(Path(config.folder))
-        self._forecaster = forecaster
-        instrument = forecaster.card.instrument
-        lake, rows, interval = Lake(settings.lake_uri), forecaster.lookback, forecaster.interval
-        bars = read_tail(lake, instrument, rows, interval=interval)
-        if bars.is_empty():
-            msg = f"bronze/bars holds no bar of {instrument} in {settings.lake_uri}"
-            raise DataError(msg, hint="run `marketray ingest` first")
-        now = self._now(bars["time"][-1] + interval)
-        if bars["time"][-1] + interval > now:
-            bars = read_tail(lake, instrument, rows, interval=interval, until=now)
-        news = self._news(bars)
-        if isinstance(news, Problem):
-            logger.error("slot %s cannot serve: %s", config.slot, news.detail)
-            self._broken = news
+    def _load(self, wanted: int | None) -> None:
+        """Put the wanted version in place, ready to answer."""
+        present = None if self._model is None else self._model.identity.model_version
+        if wanted == present:
+            self._problem = None
+        if wanted is None:
+            self._model = None
+        if wanted in (None, present, self._unusable) or time.monotonic() < self._retry_at:
             return
-        self._latest = forecaster.row(bars, news)
-        forecaster.forecast(self._latest)  # warms the model up and proves that it answers
+        from marketray.serving.live import LiveModel
 
-    def _news(self, bars: pl.DataFrame) -> pl.DataFrame | Problem | None:
-        """The lake's scored articles that decisions on these bars can know; None where none are needed.
-
-        A problem where they cannot be read, or are not scored by what scored them for the model's training.
-        """
-        from marketray.lake import Lake
-        from marketray.sentiment.store import months_between, news_contents, read_news, stored_scorer
-
-        assert self._forecaster is not None
-        if not self._forecaster.catalog.news_columns or bars.is_empty():
-            return None
-        lake, card = Lake(self._config.settings.lake_uri), self._forecaster.card
+        identity = Identity(self._name, self._settings.model_name, wanted)
         try:
-            stored = news_contents(lake, card.instrument)
-            months = months_between(stored, bars["time"][0], bars["time"][-1])
-            scorer = stored_scorer(lake, card.instrument, months) if card.scorer is not None else None
-            if scorer in (None, card.scorer):
-                return read_news(lake, card.instrument, months)
-        except LakeError as e:
-            return problem("no-news", 503, "No usable news", e.message, hint=e.hint)
-        return _other_scorer(scorer, card.scorer)
+            made = LiveModel(identity, self._fetch(wanted), self._settings)
+        except MarketrayError as e:
+            logger.error("slot %s cannot serve version %d: %s", self._name, wanted, e)  # noqa: TRY400
+            self._problem = problem("no-model", 503, "No usable model", e.message, hint=e.hint)
+            if isinstance(e, RegistryError):  # which may come back
+                self._retry_at = time.monotonic() + _RETRY_SECONDS
+            else:
+                self._unusable = wanted
+            return
+        made.catch_up(self._bars.since(made.instrument, None))
+        self._model, self._problem, self._unusable = made, None, None
 
-    def _now(self, data_end: datetime) -> datetime:
-        from marketray.ingest.clock import fixed_clock
-
-        return fixed_clock(self._config.settings) or data_end
-
-    def _not_ready(self) -> Problem | None:
-        if self._broken is not None or self._latest is None:
-            return self._broken
-        end = self._latest.decision_at
-        age = self._now(end) - end
-        most = self._config.settings.serving.max_bar_age_minutes
-        if age <= timedelta(minutes=most):
-            return None
-        minutes = age.total_seconds() / 60
-        return problem(
-            "stale-bars",
-            503,
-            "No fresh bar",
-            f"the last bar ended at {end.isoformat()}, {minutes:.1f} minutes ago; required: at most {most:g}",
-            got=f"{minutes:.1f} minutes",
-            required=f"at most {most:g} minutes (serving.max_bar_age_minutes)",
-            hint="ingest newer bars, or send bars in the request",
+    def _nothing(self) -> Problem:
+        detail = f"slot {self._name} is empty"
+        return self._problem or problem(
+            "no-model", 503, "No model", detail, hint="see marketray traffic show"
         )
 
-    def _info(self) -> dict[str, Any] | None:
-        if self._forecaster is None:
-            return None
-        card, config = self._forecaster.card, self._config
-        return {
-            "model_name": config.model_name,
-            "model_version": config.model_version,
-            "model_type": card.model_type,
-            "task": card.task,
-            "instrument": card.instrument,
-            "horizon_minutes": card.horizon_minutes,
-            "bar_interval_minutes": card.bar_interval_minutes,
-            "slot": config.slot,
-            "features": list(card.columns),
-            "inputs": list(self._forecaster.inputs),
-            "lookback_bars": self._forecaster.lookback,
-            "feature_catalog": card.catalog_hash,
-            "scorer": card.scorer,
-            "test_rmse_pct": card.test_rmse_pct,
-            "evidence": card.evidence.model_dump(),
-            "uncertainty": _uncertainty(self._forecaster),
-            "last_bar_end_at": self._latest.decision_at if self._latest is not None else None,
-        }
+
+def _follow(slot: weakref.ref[Slot], wake: threading.Event, closed: threading.Event) -> None:
+    """Look at the store as long as the slot lives."""
+    while not closed.is_set():
+        wake.wait(_POLL_SECONDS)
+        wake.clear()
+        alive = slot()
+        if alive is None:
+            return
+        alive._follow_once()
+        del alive
 
 
-def _body(config: SlotConfig, forecaster: Forecaster, row: Row, forecast: Forecast) -> dict[str, Any]:
-    """The answer without what only the ingress knows (request id, latency)."""
-    card = forecaster.card
-    r = forecast.predicted_return
-    intervals = [
-        {"level": level, "low": row.last_close * (1 + low), "high": row.last_close * (1 + high)}
-        for level, low, high in forecast.intervals
-    ]
-    return {
-        "timestamp": row.decision_at,
-        "target_at": row.decision_at + timedelta(minutes=card.horizon_minutes),
-        "instrument": card.instrument,
-        "horizon_minutes": card.horizon_minutes,
-        "last_close": row.last_close,
-        "prediction": None if r is None else row.last_close * (1 + r),
-        "predicted_return": r,
-        "direction": forecast.direction,
-        "confidence": forecast.confidence,
-        "probability_up": forecast.probability_up,
-        "interval": next((i for i in intervals if i["level"] == _INTERVAL_LEVEL), None),
-        "intervals": intervals or None,
-        "features_used": len(card.columns),
-        "model_version": config.model_version,
-        "model_type": card.model_type,
-        "slot": config.slot,
-        "test_rmse_pct": card.test_rmse_pct,
-        "feature_catalog": card.catalog_hash,
-        "evidence": card.evidence.model_dump(),
-    }
-
-
-def _other_scorer(got: str | None, required: str | None) -> Problem:
+def _other_instrument(got: str, served: str) -> Problem:
     return problem(
-        "other-scorer",
-        503,
-        "The news is scored by another model",
-        f"the lake's news is scored by {got}, the model was trained on scores of {required}; required: equal",
-        got=got,
-        required=required,
-        hint="score the news as for the training (sentiment.model, revision, dtype, max_tokens, text), or "
-        "train the model again on these scores",
+        "unknown-instrument",
+        422,
+        "This instrument is not served",
+        f"instrument: got {got!r}; required: {served!r}",
+        got=ascii(got),
+        required=served,
     )
 
 
-def _uncertainty(forecaster: Forecaster) -> dict[str, Any] | None:
-    """Where the intervals come from, for /model-info."""
+def _info(model: LiveModel) -> dict[str, Any]:
+    """Content of /model-info."""
+    forecaster = model.forecaster
+    card = forecaster.card
     found = forecaster.uncertainty
-    if found is None:
-        return None
-    return {"method": found.method, "levels": list(found.tracker.levels), "as_of": found.as_of}
+    uncertainty = None
+    if found is not None:
+        uncertainty = {"method": found.method, "levels": list(found.tracker.levels), "as_of": found.as_of}
+    return {
+        "model_name": model.identity.model_name,
+        "model_version": model.identity.model_version,
+        "model_type": card.model_type,
+        "task": card.task,
+        "instrument": card.instrument,
+        "horizon_minutes": card.horizon_minutes,
+        "bar_interval_minutes": card.bar_interval_minutes,
+        "slot": model.identity.slot,
+        "features": list(card.columns),
+        "inputs": list(forecaster.inputs),
+        "lookback_bars": forecaster.lookback,
+        "feature_catalog": card.catalog_hash,
+        "scorer": card.scorer,
+        "test_rmse_pct": card.test_rmse_pct,
+        "evidence": card.evidence.model_dump(),
+        "uncertainty": uncertainty,
+        "last_bar_end_at": model.last_bar_end_at,
+    }

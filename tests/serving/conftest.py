@@ -15,9 +15,8 @@ from marketray.features.kernel import compute
 from marketray.lake import Lake
 from marketray.models import get_family, load_model
 from marketray.models.extended import fit_extended
-from marketray.serving.slot import SlotConfig
 from marketray.settings import Settings, load_settings
-from tests.serving.market import INSTRUMENT, Market, simulated_bars, store_bars, write_card
+from tests.serving.market import INSTRUMENT, Market, Placed, simulated_bars, store_bars, write_card
 
 
 @pytest.fixture(scope="session")
@@ -72,6 +71,6 @@ def settings(home: Path, market: Market) -> Settings:
 
 
 @pytest.fixture
-def config(settings: Settings, market: Market) -> SlotConfig:
+def config(settings: Settings, market: Market) -> Placed:
     """The blue slot over the XGBoost model."""
-    return SlotConfig("blue", str(market.folders["xgboost"]), "marketray-test", 7, settings)
+    return Placed(str(market.folders["xgboost"]), settings)

@@ -15,6 +15,10 @@ from marketray.dataset.labels import label_bars
 from marketray.dataset.load import Block
 from marketray.hashing import table_hash
 from marketray.lake import Lake, Manifest
+from marketray.serving.slot import Slot
+from marketray.serving.store.database import Database
+from marketray.serving.store.traffic_log import TrafficLog
+from marketray.serving.traffic import WHOLE, Traffic
 from marketray.sessions import Sessions, trading_sessions
 from marketray.settings import LabelSettings, Settings
 
@@ -47,6 +51,23 @@ class Market:
             names,
             np.ascontiguousarray(table.select(names).to_numpy(), np.float32),
         )
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A version that stands in the blue slot: its files, and the settings it is served with."""
+
+    folder: str
+    settings: Settings
+    version: int = 7
+
+    def slot(self) -> Slot:
+        """The slot, which finds its version in the traffic log."""
+        database = Database(self.settings.store_uri)
+        database.create()
+        traffic = Traffic({"blue": WHOLE, "green": 0}, {"blue": self.version, "green": None})
+        TrafficLog(database).declare(traffic, who="test")
+        return Slot("blue", self.settings, lambda version: Path(self.folder))
 
 
 def simulated_bars(count: int, seed: int = 3) -> tuple[pl.DataFrame, Sessions]:

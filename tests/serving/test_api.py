@@ -16,12 +16,13 @@ import pytest
 
 from marketray.evaluation.uncertainty import Uncertainty
 from marketray.models import load_model
+from marketray.serving.answers import Answer
 from marketray.serving.api import create_api
-from marketray.serving.problems import ProblemError
+from marketray.serving.router import Ask
 from marketray.serving.schemas import PredictResponse, Problem
-from marketray.serving.slot import Slot, SlotConfig, SlotStatus
+from marketray.serving.slot import Slot, SlotStatus
 from marketray.settings import Settings, load_settings
-from tests.serving.market import INSTRUMENT, Market, bars_json
+from tests.serving.market import INSTRUMENT, Market, Placed, bars_json
 
 RESPONSE_KEYS = {
     *("timestamp", "target_at", "instrument", "horizon_minutes", "last_close", "prediction"),
@@ -34,24 +35,22 @@ RESPONSE_KEYS = {
 class OneSlot:
     """What the ingress does, in this process."""
 
-    def __init__(self, slot: Slot) -> None:
+    def __init__(self, slot: Slot, instrument: str) -> None:
         self._slot = slot
+        self.instrument = instrument
 
-    async def status(self) -> SlotStatus:
+    async def status(self, slot: str | None = None) -> SlotStatus:
         return await self._slot.status()
 
-    async def predict(self, instrument: str | None, bars: Any) -> dict[str, Any]:
-        answer = await self._slot.predict(instrument, bars)
-        if isinstance(answer, Problem):
-            raise ProblemError(answer)
-        return answer
+    async def predict(self, ask: Ask) -> tuple[str, Answer | Problem]:
+        return "blue", await self._slot.predict(ask.instrument, ask.bars)
 
 
 class Api:
     """A synchronous client of the application."""
 
-    def __init__(self, config: SlotConfig) -> None:
-        self.app = create_api(OneSlot(Slot(config)), config.settings.instrument)
+    def __init__(self, config: Placed) -> None:
+        self.app = create_api(OneSlot(config.slot(), config.settings.instrument))
 
     def __call__(self, method: str, path: str, **more: Any) -> httpx.Response:
         async def send() -> httpx.Response:
@@ -73,11 +72,11 @@ class Api:
 
 
 @pytest.fixture
-def api(config: SlotConfig) -> Api:
+def api(config: Placed) -> Api:
     return Api(config)
 
 
-def test_latest_forecast(api: Api, config: SlotConfig, market: Market) -> None:
+def test_latest_forecast(api: Api, config: Placed, market: Market) -> None:
     answer = api("POST", "/predict", json={}, headers={"X-Request-ID": "abc-1"})
     assert answer.status_code == 200, answer.text
     body = answer.json()
@@ -115,7 +114,7 @@ def test_forecast_from_the_same_bars_is_the_same(api: Api, market: Market) -> No
     assert sent.json()["request_id"] != latest["request_id"]
 
 
-def test_direction_model(config: SlotConfig, market: Market) -> None:
+def test_direction_model(config: Placed, market: Market) -> None:
     body = Api(replace(config, folder=str(market.folders["direction"])))("POST", "/predict").json()
     assert 0 < body["probability_up"] < 1
     assert body["direction"] == ("up" if body["probability_up"] > 0.5 else "down")
@@ -123,7 +122,7 @@ def test_direction_model(config: SlotConfig, market: Market) -> None:
 
 
 def test_a_model_with_uncertainty_answers_intervals_and_calibrated_probabilities(
-    config: SlotConfig, uncertain: dict[str, Path]
+    config: Placed, uncertain: dict[str, Path]
 ) -> None:
     stored = Uncertainty.read(uncertain["xgboost"])
     assert stored is not None
@@ -284,13 +283,13 @@ def test_unknown_path_and_method(api: Api) -> None:
         assert answer.headers["content-type"] == "application/problem+json"
 
 
-def at_clock(config: SlotConfig, clock: str) -> SlotConfig:
+def at_clock(config: Placed, clock: str) -> Placed:
     settings = config.settings
     made = load_settings(None, {"home": str(settings.home), "instrument": INSTRUMENT, "clock": clock})
     return replace(config, settings=made)
 
 
-def test_stale_bars(config: SlotConfig, market: Market) -> None:
+def test_stale_bars(config: Placed, market: Market) -> None:
     end = market.bars["time"][-1] + timedelta(minutes=1)
     fresh = Api(at_clock(config, (end + timedelta(minutes=15)).isoformat()))
     assert fresh("POST", "/predict").status_code == fresh("GET", "/ready").status_code == 200
@@ -306,14 +305,14 @@ def test_stale_bars(config: SlotConfig, market: Market) -> None:
     assert Api(at_clock(config, "system")).refused(503, "stale-bars")
 
 
-def test_bars_after_the_clock_are_not_used(config: SlotConfig, market: Market) -> None:
+def test_bars_after_the_clock_are_not_used(config: Placed, market: Market) -> None:
     now = market.bars["time"][6_000] + timedelta(seconds=30)
     body = Api(at_clock(config, now.isoformat()))("POST", "/predict").json()
     assert datetime.fromisoformat(body["timestamp"]) == market.bars["time"][6_000].astimezone(UTC)
     assert body["last_close"] == market.bars["close"][5_999]
 
 
-def test_without_a_usable_model(config: SlotConfig, tmp_path: Path, market: Market) -> None:
+def test_without_a_usable_model(config: Placed, tmp_path: Path, market: Market) -> None:
     folder = tmp_path / "model"
     shutil.copytree(config.folder, folder)
     card = json.loads((folder / "serving.json").read_text())
@@ -327,7 +326,7 @@ def test_without_a_usable_model(config: SlotConfig, tmp_path: Path, market: Mark
     assert api.refused(503, "no-model", json={"bars": bars_json(market.bars.tail(3))})
 
 
-def test_without_bars_in_the_lake(config: SlotConfig, market: Market, tmp_path: Path) -> None:
+def test_without_bars_in_the_lake(config: Placed, market: Market, tmp_path: Path) -> None:
     empty: Settings = load_settings(None, {"home": str(tmp_path / "empty"), "instrument": INSTRUMENT})
     api = Api(replace(config, settings=empty))
     body = api.refused(503, "no-state")

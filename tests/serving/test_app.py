@@ -89,7 +89,7 @@ def test_champion_is_served_until_stopped(
         predict(url, instrument="OTHER")
 
     deployments = serve.status().applications[APP_NAME].deployments
-    assert set(deployments) == {"ingress", "slot-blue"}
+    assert set(deployments) == {"ingress", "slot-blue", "slot-green", "control"}
     assert ray.cluster_resources()["CPU"] - ray.available_resources()["CPU"] <= 0.5
     with pytest.raises(ClusterError, match=r"serving\.port=\d+: cannot be bound"):
         serving._refuse_taken_port("127.0.0.1", registered.serving.port)
@@ -180,9 +180,9 @@ def test_champion_yaml_builds_the_application(registered: Settings, monkeypatch:
     config = registered.home / "served.yaml"
     monkeypatch.setenv("MARKETRAY_CONFIG", str(config))
     assert isinstance(build(application.args), Application)
-    assert isinstance(build({**application.args, "config": str(config), "alias": 1}), Application)
+    assert isinstance(build({**application.args, "config": str(config), "blue": 1}), Application)
     with pytest.raises(RegistryError, match="no version or alias 'challenger'"):
-        build({"alias": "challenger"})
+        build({"blue": "challenger"})
 
 
 @pytest.mark.slow
@@ -219,7 +219,7 @@ def test_no_model_ends_in_a_clear_error(settings: Settings, stopped: None) -> No
 
 
 def test_builder_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SettingsError, match=r"args: got \['port'\]; required: some of \['alias', 'config'\]"):
+    with pytest.raises(SettingsError, match=r"args: got \['port'\]; required: some of \['config', 'blue'"):
         build({"port": 1})
     with pytest.raises(SettingsError, match=r"args\.config: got 'no\.yaml'.*required: an absolute path"):
         build({"config": "no.yaml"})

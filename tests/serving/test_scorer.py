@@ -7,7 +7,6 @@ import json
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,11 +19,12 @@ from marketray.features.definition import NEWS
 from marketray.lake import Lake
 from marketray.models import get_family
 from marketray.sentiment.publish import publish_sentiment
+from marketray.serving.answers import Answer
 from marketray.serving.forecaster import Forecaster
 from marketray.serving.schemas import Problem
-from marketray.serving.slot import Slot, SlotConfig
+from marketray.serving.slot import Slot
 from marketray.settings import Settings
-from tests.serving.market import INSTRUMENT, Market, write_card
+from tests.serving.market import INSTRUMENT, Market, Placed, write_card
 
 SEEN = "news_article_count_60m"
 THEIRS, OURS = "finbert-1/headline", "finbert-mini-2/headline"
@@ -42,7 +42,7 @@ def score_news(settings: Settings, market: Market, scorer: str) -> None:
 
 
 @pytest.fixture
-def seeing(config: SlotConfig, tmp_path: Path) -> SlotConfig:
+def seeing(config: Placed, tmp_path: Path) -> Placed:
     """A slot whose model was trained on `THEIRS`: it adds a percent for an article in the last hour."""
     catalog = build_catalog(config.settings.features, (*COLUMNS, NEWS))
     count = np.tile(np.array([[0.0], [1.0]], np.float32), (500, 1))
@@ -55,42 +55,52 @@ def seeing(config: SlotConfig, tmp_path: Path) -> SlotConfig:
     return replace(config, folder=str(folder))
 
 
-def answer(slot: Slot, bars: pl.DataFrame | None = None) -> dict[str, Any] | Problem:
+def refreshed(slot: Slot) -> Answer | Problem:
+    asyncio.run(slot.refresh())
+    return answer(slot)
+
+
+def answer(slot: Slot, bars: pl.DataFrame | None = None) -> Answer | Problem:
     return asyncio.run(slot.predict(None, bars))
 
 
-def test_scores_of_the_trained_scorer_are_used_and_others_refused(seeing: SlotConfig, market: Market) -> None:
+def test_scores_of_the_trained_scorer_are_used_and_others_refused(seeing: Placed, market: Market) -> None:
     score_news(seeing.settings, market, THEIRS)
-    slot = Slot(seeing)
+    slot = seeing.slot()
     info = asyncio.run(slot.status()).info
     assert info is not None
     assert info["scorer"] == THEIRS
     served = answer(slot)
-    assert isinstance(served, dict)
-    assert served["predicted_return"] > 0.005
+    assert isinstance(served, Answer)
+    assert served.predicted_return is not None
+    assert served.predicted_return > 0.005
     assert answer(slot, market.bars) == served
 
     score_news(seeing.settings, market, OURS)  # the lake is scored anew while the slot serves
-    assert answer(slot) == served  # a row that was made before
-    for refused in (answer(slot, market.bars), answer(Slot(seeing)), answer(Slot(seeing), market.bars)):
+    for refused in (
+        answer(slot, market.bars),
+        refreshed(slot),
+        answer(seeing.slot()),
+        answer(seeing.slot(), market.bars),
+    ):
         assert isinstance(refused, Problem)
         assert (refused.status, refused.type) == (503, "urn:marketray:problem:other-scorer")
         assert (refused.got, refused.required) == (OURS, THEIRS)
         assert OURS in refused.detail
         assert THEIRS in refused.detail
-    status = asyncio.run(Slot(seeing).status())
+    status = asyncio.run(seeing.slot().status())
     assert status.problem is not None
     assert status.problem.status == 503
 
 
-def test_scores_of_an_unknown_scorer_are_refused(seeing: SlotConfig, market: Market) -> None:
+def test_scores_of_an_unknown_scorer_are_refused(seeing: Placed, market: Market) -> None:
     score_news(seeing.settings, market, "")
-    refused = answer(Slot(seeing))
+    refused = answer(seeing.slot())
     assert isinstance(refused, Problem)
     assert refused.status == 503
 
 
-def test_a_model_that_sees_news_must_name_its_scorer(seeing: SlotConfig) -> None:
+def test_a_model_that_sees_news_must_name_its_scorer(seeing: Placed) -> None:
     card = Path(seeing.folder) / "serving.json"
     card.write_text(json.dumps({**json.loads(card.read_text()), "scorer": None}))
     with pytest.raises(
@@ -99,7 +109,7 @@ def test_a_model_that_sees_news_must_name_its_scorer(seeing: SlotConfig) -> None
         Forecaster(Path(seeing.folder))
 
 
-def test_a_model_that_sees_no_news_does_not_mind_who_scores_it(config: SlotConfig, market: Market) -> None:
-    before = answer(Slot(config))
+def test_a_model_that_sees_no_news_does_not_mind_who_scores_it(config: Placed, market: Market) -> None:
+    before = answer(config.slot())
     score_news(config.settings, market, OURS)
-    assert answer(Slot(config)) == before
+    assert answer(config.slot()) == before

@@ -1,0 +1,233 @@
+"""The ingress: HTTP in front of the slots, one object a replica."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import BackPressureError, RayServeException
+
+from marketray.errors import StoreError
+from marketray.serving.answers import Answer
+from marketray.serving.api import create_api
+from marketray.serving.outcomes import Outcomes
+from marketray.serving.problems import ProblemError, problem
+from marketray.serving.router import Router, SlotError
+from marketray.serving.schemas import Problem
+from marketray.serving.store.database import Database
+from marketray.serving.store.events import Events
+from marketray.serving.store.live_bars import LiveBars
+from marketray.serving.store.predictions import PredictionRow, Predictions
+from marketray.serving.store.traffic_log import TrafficLog
+from marketray.serving.store.writer import PredictionWriter
+from marketray.serving.traffic import SLOTS, bucket
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import polars as pl
+    from fastapi import FastAPI
+    from ray.serve.handle import DeploymentHandle
+
+    from marketray.serving.control import Control
+    from marketray.serving.router import Ask, Attempt
+    from marketray.serving.slot import Slot, SlotStatus
+    from marketray.settings import Settings
+
+__all__ = ["Ingress"]
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.25
+_HEALTH_SECONDS = 0.5
+_PROBE_SECONDS = 2.0
+_CONTROL_SECONDS = 120.0  # loading a version into all replicas of a slot
+
+
+class HandleClient:
+    """A slot reached through its Serve handle."""
+
+    def __init__(self, slot: DeploymentHandle[Slot]) -> None:
+        self.handle = slot
+
+    async def predict(self, instrument: str | None, bars: pl.DataFrame | None) -> Answer | Problem:
+        """See `marketray.serving.router.SlotClient`."""
+        found: Answer | Problem = await self.call("predict", instrument, bars)
+        return found
+
+    async def call(self, method: str, *arguments: Any) -> Any:
+        """Call one replica; raises SlotError where none answers."""
+        try:
+            return await getattr(self.handle, method).remote(*arguments)
+        except BackPressureError as e:
+            raise SlotError.full() from e
+        except RayTaskError as e:
+            logger.exception("a slot failed on %s", method)
+            raise SlotError.bug(type(e.cause).__name__) from e
+        except (RayError, RayServeException) as e:
+            raise SlotError.unavailable(type(e).__name__) from e
+
+
+class Ingress:
+    """Routes, counts and records; what it must not lose stands in the store."""
+
+    def __init__(
+        self,
+        slots: dict[str, DeploymentHandle[Slot]],
+        control: DeploymentHandle[Control],
+        settings: Settings,
+    ) -> None:
+        self.settings = settings
+        self.instrument = settings.instrument
+        self._clients = {name: HandleClient(handle) for name, handle in slots.items()}
+        self._control = control
+        database = Database(settings.store_uri)
+        self.log, self.bars, self.events = TrafficLog(database), LiveBars(database), Events(database)
+        self.predictions = Predictions(database)
+        self._writer = PredictionWriter(self.predictions.record)
+        self.outcomes = Outcomes(f"ingress-{uuid.uuid4().hex[:12]}")
+        entry = self.log.current()
+        assert entry is not None, "the application is built after its traffic was declared"
+        self._entry = entry
+        self.router = Router(
+            self._clients,
+            entry.traffic,
+            self._done,
+            self._paired,
+            attempt_seconds=settings.serving.attempt_seconds,
+            deadline_seconds=settings.serving.deadline_seconds,
+        )
+        self._misses = dict.fromkeys(SLOTS, 0)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return create_api(self, self._lifespan)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._watch())]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.to_thread(self._writer.close, 5.0)
+
+    async def refresh(self) -> int:
+        """Take the traffic now in force from the log; its number there."""
+        entry = await asyncio.to_thread(self.log.current)
+        if entry is not None and entry.seq > self._entry.seq:
+            self._entry = entry
+            self.router.traffic = entry.traffic
+        return self._entry.seq
+
+    async def snapshot(self) -> dict[str, Any]:
+        """What this replica has counted, see `marketray.serving.outcomes`."""
+        return self.outcomes.snapshot()
+
+    async def status(self, slot: str | None = None) -> SlotStatus:
+        """Status of a slot, by default of the one that most requests go to; raises ProblemError."""
+        traffic = self.router.traffic
+        name = slot or max(SLOTS, key=lambda s: (traffic.weights[s], s not in self.router.unwell))
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS):
+                status: SlotStatus = await self._clients[name].call("status")
+        except TimeoutError as e:
+            detail = f"slot {name} did not answer within {_PROBE_SECONDS:g} s"
+            raise ProblemError(problem("slot-late", 503, "No answer in time", detail)) from e
+        except SlotError as e:
+            detail = f"slot {name} gave no answer: {e}"
+            raise ProblemError(problem(f"slot-{e.kind}", 503, "No replica", detail)) from e
+        return status
+
+    async def predict(self, ask: Ask) -> tuple[str, Answer | Problem]:
+        """See `marketray.serving.router.Router.predict`."""
+        return await self.router.predict(ask)
+
+    async def _follow(self) -> None:
+        """Have the traffic of the log within a moment, also where the word to refresh was missed."""
+        while True:
+            try:
+                await self.refresh()
+            except StoreError as e:  # the split in force stands
+                logger.warning("the traffic log cannot be read: %s", e)
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _watch(self) -> None:
+        """Take slots that do not answer out of the traffic, and back in when they do."""
+        while True:
+            traffic = self.router.traffic
+            await asyncio.gather(*(self._probe(s) for s in SLOTS if traffic.models[s] is not None))
+            await asyncio.sleep(_HEALTH_SECONDS)
+
+    async def _probe(self, slot: str) -> None:
+        reason: str | None
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS):
+                version = await self._clients[slot].call("version")
+            reason = None if version is not None else "it holds no model"
+        except (TimeoutError, SlotError) as e:
+            reason = str(e) or f"no answer within {_PROBE_SECONDS:g} s"
+        self._misses[slot] = 0 if reason is None else self._misses[slot] + 1
+        if reason is None or self._misses[slot] > 1:
+            self.router.judge(slot, reason)
+
+    def _done(self, attempt: Attempt) -> None:
+        """Count and record one question to one slot."""
+        ms = attempt.seconds * 1e3
+        version = self.router.traffic.models[attempt.slot] or 0
+        result = attempt.result
+        if isinstance(result, Answer):
+            version = result.identity.model_version
+            self.outcomes.answered(attempt.slot, version, ms)
+        elif attempt.failed:
+            self.outcomes.failed(attempt.slot, version, ms)
+        elif result.status == 422:
+            return  # the caller's mistake says nothing of the model
+        self._writer.put(_row(attempt, version, self.settings.model_name, self.instrument))
+
+    def _paired(self, shadow: Answer, served: Answer) -> None:
+        said = [
+            a.predicted_return if a.predicted_return is not None else a.probability_up
+            for a in (shadow, served)
+        ]
+        if None in said:
+            return
+        middle = 0.0 if shadow.predicted_return is not None else 0.5
+        identity = shadow.identity
+        self.outcomes.paired(identity.slot, identity.model_version, said[0] - middle, said[1] - middle)  # type: ignore[operator]
+
+
+def _row(attempt: Attempt, version: int, model_name: str, served: str) -> PredictionRow:
+    """The attempt as the store keeps it."""
+    ask, result = attempt.ask, attempt.result
+    common: dict[str, Any] = {
+        "request_id": ask.request_id if attempt.number == 1 else f"{ask.request_id}#{attempt.number}",
+        "instrument": ask.instrument or served,
+        "bars": "state" if ask.bars is None else "request",
+        "slot": attempt.slot,
+        "shadow": attempt.shadow,
+        "model_name": model_name,
+        "model_version": version,
+        "latency_ms": attempt.seconds * 1e3,
+        "client_bucket": None if ask.client is None else bucket(ask.client),
+        "at": ask.at,
+    }
+    if isinstance(result, Problem):
+        kind = result.type.rpartition(":")[2]
+        return PredictionRow(**common, status=result.status, problem=kind)
+    return PredictionRow(
+        **common,
+        catalog_hash=result.catalog_hash,
+        decision_at=result.decision_at,
+        target_at=result.target_at,
+        last_close=result.last_close,
+        predicted_return=result.predicted_return,
+        probability_up=result.probability_up,
+        direction=result.direction,
+        features_used=result.features_used,
+    )
