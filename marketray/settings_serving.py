@@ -54,5 +54,8 @@ class ServingSettings(_Strict):
     mode: Literal["auto", "fast", "plain"] = "auto"  # how requests travel; auto: fast unless Ray uses TLS
     attempt_seconds: float = Field(2.0, gt=0)  # for a slot's answer, before the other slot is asked
     deadline_seconds: float = Field(8.0, gt=0)  # for any answer
+    max_body_mb: float = Field(8.0, gt=0, le=1_000)  # of a request
+    max_batch_mb: float = Field(32.0, gt=0, le=1_000)  # of one to /predict/batch, 10,000 rows
+    cors_origins: tuple[str, ...] = ()  # other sites whose pages may call, such as https://desk.example
     store_uri: str | None = None  # sqlite:///file or postgresql://…; default: serving.db in home
     rollout: RolloutSettings = RolloutSettings()

@@ -6,28 +6,38 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.utils import get_openapi
 
 import marketray
+from marketray.serving.limits import BodyLimit
 from marketray.serving.problems import MEDIA_TYPE, install
 from marketray.serving.routes import forecasts, probes
 
 if TYPE_CHECKING:
     from marketray.serving.answers import Answer
+    from marketray.serving.auth import Token
     from marketray.serving.router import Ask
     from marketray.serving.schemas import Problem
     from marketray.serving.slot import SlotStatus
+    from marketray.settings import Settings
 
 __all__ = ["Service", "create_api"]
 
 
 class Service(Protocol):
-    """What the routes need."""
+    """What the routes need.
 
-    @property
-    def instrument(self) -> str:
-        """The served one; the documented examples use it."""
-        ...
+    Attributes
+    ----------
+    settings:
+        Their `instrument` is the served one; the documented examples use it.
+    token:
+        What callers must show that change something; None: nobody may.
+    """
+
+    settings: Settings
+    token: Token | None
 
     async def status(self, slot: str | None = None) -> SlotStatus:
         """Status of a slot, by default of the busiest; raises ProblemError where none comes in time."""
@@ -46,6 +56,16 @@ def create_api(service: Service, lifespan: Any = None) -> FastAPI:
         description="Forecasts of a registered model. Errors are RFC 9457 problem documents.",
         lifespan=lifespan,
     )
+    serving = service.settings.serving
+    batch = {"/predict/batch": round(serving.max_batch_mb * 1e6)}
+    app.add_middleware(BodyLimit, most=round(serving.max_body_mb * 1e6), more=batch)
+    if serving.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=serving.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-ID", "X-Client-Key"],
+        )
     install(app)
     probes.add(app, service)
     forecasts.add(app, service)

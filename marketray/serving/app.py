@@ -14,10 +14,11 @@ import ray
 from ray import serve
 
 from marketray.errors import SettingsError
+from marketray.serving.auth import Token
 from marketray.serving.control import Control
 from marketray.serving.ingress import Ingress
 from marketray.serving.slot import Slot
-from marketray.serving.traffic import SLOTS, WHOLE, Traffic
+from marketray.serving.traffic import SLOTS, Traffic, hundredths
 from marketray.settings import load_settings
 
 if TYPE_CHECKING:
@@ -101,25 +102,6 @@ def application(
     return _bind(settings)
 
 
-def hundredths(percent: Mapping[str, float]) -> dict[str, int]:
-    """Weights in 1/100 % by slot from percent; a slot that is left out gets the rest.
-
-    Raises
-    ------
-    SettingsError
-        A weight is finer than 1/100 %, or names no slot.
-    """
-    made = {}
-    for slot, share in percent.items():
-        if abs(share * 100 - round(share * 100)) > 1e-6 or slot not in SLOTS:
-            msg = f"weights: got {slot}={share!r}; required: {' or '.join(SLOTS)} with percent to 1/100"
-            raise SettingsError(msg, hint="such as blue: 90, green: 10")
-        made[slot] = round(share * 100)
-    left = [s for s in SLOTS if s not in made]
-    rest = WHOLE - sum(made.values())
-    return {**made, **({s: (rest if s == left[0] else 0) for s in left})}
-
-
 def build(args: dict[str, Any]) -> Application:
     """Builder for Serve's YAML files: ``import_path: marketray.serving.app:build``.
 
@@ -161,5 +143,5 @@ def _bind(settings: Settings) -> Application:
     alone = {**options, "num_replicas": 1}
     control = serve.deployment(name="control", **alone)(Control).bind(settings, APP_NAME)
     ingress = serve.deployment(name="ingress", **options)(serve.ingress()(Ingress))
-    bound: Application = ingress.bind(slots, control, settings)
+    bound: Application = ingress.bind(slots, control, settings, Token.of())
     return bound

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from ray.serve.handle import DeploymentHandle
 
+    from marketray.serving.auth import Token
     from marketray.serving.control import Control
     from marketray.serving.router import Ask, Attempt
     from marketray.serving.slot import Slot, SlotStatus
@@ -80,9 +81,10 @@ class Ingress:
         slots: dict[str, DeploymentHandle[Slot]],
         control: DeploymentHandle[Control],
         settings: Settings,
+        token: Token | None = None,
     ) -> None:
         self.settings = settings
-        self.instrument = settings.instrument
+        self.token = token
         self._clients = {name: HandleClient(handle) for name, handle in slots.items()}
         self._control = control
         database = Database(settings.store_uri)
@@ -126,8 +128,8 @@ class Ingress:
         return self._entry.seq
 
     async def snapshot(self) -> dict[str, Any]:
-        """What this replica has counted, see `marketray.serving.outcomes`."""
-        return self.outcomes.snapshot()
+        """What this replica has counted, see `marketray.serving.outcomes`, and which slots are `unwell`."""
+        return {**self.outcomes.snapshot(), "unwell": self.router.unwell}
 
     async def status(self, slot: str | None = None) -> SlotStatus:
         """Status of a slot, by default of the one that most requests go to; raises ProblemError."""
@@ -188,7 +190,7 @@ class Ingress:
             self.outcomes.failed(attempt.slot, version, ms)
         elif result.status == 422:
             return  # the caller's mistake says nothing of the model
-        self._writer.put(_row(attempt, version, self.settings.model_name, self.instrument))
+        self._writer.put(_row(attempt, version, self.settings.model_name, self.settings.instrument))
 
     def _paired(self, shadow: Answer, served: Answer) -> None:
         said = [

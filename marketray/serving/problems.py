@@ -16,7 +16,7 @@ from marketray.serving.schemas import Problem
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["MEDIA_TYPE", "ProblemError", "install", "problem", "request_id_of"]
+__all__ = ["MEDIA_TYPE", "ProblemError", "install", "problem", "problem_response", "request_id_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +26,11 @@ _SHOWN = 200  # characters of a wrong value that an answer repeats
 _LISTED = 20  # wrong fields that an answer lists
 
 
-class ProblemError(Exception):
-    """Ends a request with this problem."""
+class ProblemError(HTTPException):
+    """Ends a request with this problem, also from within the reading of its body."""
 
     def __init__(self, body: Problem) -> None:
-        super().__init__(body.detail)
+        super().__init__(body.status, body.detail)
         self.body = body
 
 
@@ -56,17 +56,20 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_bug)
 
 
-def _answer(request: Request, body: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
+def problem_response(request: Request, body: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
+    """The answer to `request` that tells of this problem."""
     body = body.model_copy(update={"request_id": request_id_of(request)[:_SHOWN]})
     if body.status == 503:
         headers = {"Retry-After": "1", **(headers or {})}
+    if body.status == 401:
+        headers = {"WWW-Authenticate": "Bearer", **(headers or {})}
     content = body.model_dump(exclude_none=True)
     return JSONResponse(content, status_code=body.status, headers=headers, media_type=MEDIA_TYPE)
 
 
 async def _on_problem(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ProblemError)
-    return _answer(request, error.body)
+    return problem_response(request, error.body)
 
 
 async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
@@ -83,7 +86,7 @@ async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
             got="malformed JSON",
             required="a JSON object",
         )
-        return _answer(request, body)
+        return problem_response(request, body)
     if any(isinstance(d.get("input"), bytes) for d in details):  # FastAPI parses no other content type
         got = request.headers.get("content-type") or "no content type"
         body = problem(
@@ -95,7 +98,7 @@ async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
             required="application/json",
             hint="send the header 'Content-Type: application/json', with curl -H",
         )
-        return _answer(request, body)
+        return problem_response(request, body)
     errors = [_field(d) for d in details[:_LISTED]]
     first = errors[0]
     body = problem(
@@ -107,7 +110,7 @@ async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
         required=first["required"],
         errors=errors,
     )
-    return _answer(request, body)
+    return problem_response(request, body)
 
 
 def _field(detail: Any) -> dict[str, str]:
@@ -129,7 +132,7 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     detail = f"{request.method} {request.url.path[:_SHOWN]}: {error.detail}"
     body = problem("http", error.status_code, str(error.detail), detail, hint="GET / lists the endpoints")
-    return _answer(request, body, dict(error.headers or {}))
+    return problem_response(request, body, dict(error.headers or {}))
 
 
 async def _on_bug(request: Request, error: Exception) -> JSONResponse:
@@ -137,4 +140,4 @@ async def _on_bug(request: Request, error: Exception) -> JSONResponse:
     body = problem(
         "internal", 500, "Internal error", "the service failed on this request; its log has the cause"
     )
-    return _answer(request, body)
+    return problem_response(request, body)

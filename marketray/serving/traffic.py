@@ -8,6 +8,7 @@ was moved to the new model stays there while the rollout goes on.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -15,7 +16,7 @@ from typing import Any, Literal, get_args
 
 from marketray.errors import SettingsError
 
-__all__ = ["SLOTS", "WHOLE", "Sticky", "Traffic", "bucket"]
+__all__ = ["SLOTS", "WHOLE", "Sticky", "Traffic", "bucket", "hundredths"]
 
 SLOTS = ("blue", "green")
 """Names of the two slots."""
@@ -33,6 +34,26 @@ def bucket(key: str) -> int:
     Equal in every process, on every machine and in every release; uneven by less than one in 10¹⁵.
     """
     return int.from_bytes(blake2b(key.encode(), digest_size=8).digest()) % WHOLE
+
+
+def hundredths(percent: Mapping[str, float]) -> dict[str, int]:
+    """Weights in 1/100 % by slot from percent; a slot that is left out gets the rest.
+
+    Raises
+    ------
+    SettingsError
+        A weight is finer than 1/100 %, or names no slot.
+    """
+    made = {}
+    for slot, share in percent.items():
+        exact = math.isfinite(share) and abs(share * 100 - round(share * 100)) <= 1e-6
+        if not exact or slot not in SLOTS:
+            msg = f"weights: got {slot}={share!r}; required: {' or '.join(SLOTS)} with percent to 1/100"
+            raise SettingsError(msg, hint="such as blue: 90, green: 10")
+        made[slot] = round(share * 100)
+    left = [s for s in SLOTS if s not in made]
+    rest = WHOLE - sum(made.values())
+    return {**made, **({s: (rest if s == left[0] else 0) for s in left})}
 
 
 @dataclass(frozen=True)

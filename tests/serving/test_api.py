@@ -18,6 +18,7 @@ from marketray.evaluation.uncertainty import Uncertainty
 from marketray.models import load_model
 from marketray.serving.answers import Answer
 from marketray.serving.api import create_api
+from marketray.serving.auth import Token
 from marketray.serving.router import Ask
 from marketray.serving.schemas import PredictResponse, Problem
 from marketray.serving.slot import Slot, SlotStatus
@@ -35,9 +36,11 @@ RESPONSE_KEYS = {
 class OneSlot:
     """What the ingress does, in this process."""
 
-    def __init__(self, slot: Slot, instrument: str) -> None:
+    token: Token | None = None
+
+    def __init__(self, slot: Slot, settings: Settings) -> None:
         self._slot = slot
-        self.instrument = instrument
+        self.settings = settings
 
     async def status(self, slot: str | None = None) -> SlotStatus:
         return await self._slot.status()
@@ -50,7 +53,7 @@ class Api:
     """A synchronous client of the application."""
 
     def __init__(self, config: Placed) -> None:
-        self.app = create_api(OneSlot(config.slot(), config.settings.instrument))
+        self.app = create_api(OneSlot(config.slot(), config.settings))
 
     def __call__(self, method: str, path: str, **more: Any) -> httpx.Response:
         async def send() -> httpx.Response:
