@@ -7,12 +7,14 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from marketray.cluster import prepare_environment
 from marketray.settings import Settings, load_settings
+from tests.groups import ByGroup, longest_first
 from tests.ray_head import Head, ray_head
 
 prepare_environment()
@@ -21,24 +23,18 @@ settings.load_profile("seeded")
 os.environ.setdefault("RAY_TMPDIR", "/tmp")
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves its workers beside another test process
 
-TOGETHER = {
-    "tests/e2e/": "pipeline",
-    "tests/jobs/": "pipeline",
-    "tests/test_registry.py": "registry",
-    "tests/test_promotion.py": "registry",
-    "tests/test_cli_models.py": "registry",
-    "tests/chaos/test_kill_promotion.py": "registry",
-    "tests/serving/store/": "registry",
-}
-"""Paths whose tests share what takes long to make: a run of the pipeline, a cluster, a registry's server."""
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several test processes (pytest-xdist), one process runs a file, or what stands `TOGETHER`."""
-    for item in items:
-        file = item.nodeid.partition("::")[0]
-        group = next((name for path, name in TOGETHER.items() if file.startswith(path)), file)
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Long groups first, else a process waits for the other at the end."""
+    items.sort(key=lambda item: longest_first(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """``--dist loadgroup`` by our own groups: pytest-xdist 3.8 writes its marks where pytest 9 reads none."""
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    return ByGroup(config, log)
 
 
 @pytest.fixture(scope="session")
