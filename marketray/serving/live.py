@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from marketray.errors import DataError, LakeError, MarketrayError, SettingsError
+from marketray.errors import DataError, LakeError, MarketrayError, SettingsError, StoreError
 from marketray.features.online import OnlineState
 from marketray.ingest.clock import fixed_clock
 from marketray.lake import Lake
@@ -21,27 +22,35 @@ from marketray.serving.schemas import Problem
 from marketray.serving.state import read_tail
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
     from marketray.features.online import Refusal
     from marketray.serving.answers import Identity
+    from marketray.serving.store.live_bars import LiveBars
     from marketray.settings import Settings
 
 __all__ = ["LiveModel"]
 
 logger = logging.getLogger(__name__)
 
+_BARS = "bronze/bars"
 _APPENDED = 20  # that many bars are appended one by one; more cost less when the state is made anew
+
+
+class _NewsError(LakeError):
+    """The scored articles cannot be read."""
 
 
 class LiveModel:
     """One version, ready to answer.
 
-    What is wrong with the bars is no error here: the answer is a problem until they are right. Not
-    thread-safe, but `latest` and `from_bars` may be called while another thread is in `catch_up`.
+    The state that it forecasts from follows from the lake and the live bars alone: the lake's bars, after its
+    last one the live bars, of those that ended by the clock the last ones. Appending a bar to the state is a
+    shorter way to the same. What is wrong with the bars is no error here: the answer is a problem until they
+    are right. Not thread-safe, but all other methods may be called while one thread is in `catch_up`.
 
     Raises
     ------
@@ -56,41 +65,44 @@ class LiveModel:
         self._settings = settings
         self._lake = Lake(settings.lake_uri)
         self._state: OnlineState | None = None
-        self._seen: tuple[tuple[object, ...], int] = ((), -1)
+        self._since = "9999-12"  # month of the first bar that is used
+        self._content: tuple[object, ...] | None = None
+        self._lake_end: datetime | None = None
+        self._live = 0
+        self._told = ""
         self._latest: Answer | Problem = problem("no-state", 503, "No usable bars", "no bars were read yet")
 
     @property
     def last_bar_end_at(self) -> datetime | None:
-        """Decision time of the latest state, UTC."""
-        return self._latest.decision_at if isinstance(self._latest, Answer) else None
+        """End of the last bar of the state, UTC; None where there is no state."""
+        state = self._state
+        return None if state is None or state.row is None else state.row.decision_at
 
-    def catch_up(self, live: pl.DataFrame) -> bool:
+    def catch_up(self, live: LiveBars) -> bool:
         """Take what is new in the lake and among the live bars; whether the latest forecast is another one.
 
-        Parameters
-        ----------
-        live:
-            Live bars of the instrument, sorted by time, at least those after the lake's last one.
+        Raises
+        ------
+        StoreError
+            The live bars cannot be read; what is known stands.
         """
         before = self._latest
         try:
-            seen = self._content(), len(live)
-            if self._state is None and seen == self._seen:
-                return False  # what could not be used is as it was
-            fresh = live if self._state is None else live.filter(pl.col("time") > self._last_time())
-            if self._state is None or seen[0] != self._seen[0] or len(fresh) > _APPENDED:
-                self._start_again(live)
-            else:
-                self._append(fresh)
-            self._seen = seen
+            self._look(live)
+            self._told = ""
+        except StoreError:
+            raise
         except LakeError as e:
+            self._content = None  # look again, also where nothing changes
             if self._state is None:
-                self._cannot("no-news", "No usable news", e)
-            else:  # what is known stands, until it is too old
+                news = isinstance(e, _NewsError)
+                self._cannot("no-news" if news else "no-state", f"No usable {'news' if news else 'bars'}", e)
+            elif e.message != self._told:  # what is known stands, until it is too old
                 logger.warning("slot %s: %s", self.identity.slot, e)
+                self._told = e.message
         except MarketrayError as e:
-            self._state, self._seen = None, seen
             self._cannot("no-state", "No usable bars", e)
+            self._state = None
         return self._latest is not before
 
     def latest(self) -> Answer | Problem:
@@ -111,7 +123,7 @@ class LiveModel:
             if isinstance(news, Problem):
                 return news
             row = self.forecaster.row(bars, news)
-        except LakeError as e:
+        except _NewsError as e:
             return problem("no-news", 503, "No usable news", e.message, hint=e.hint)
         except (DataError, SettingsError) as e:  # settings: the calendar does not reach the dates
             got, _, required = e.message.partition("; required: ")
@@ -157,12 +169,16 @@ class LiveModel:
         except MarketrayError as e:
             return problem("no-forecast", 422, "The model has no forecast", e.message, hint=e.hint)
 
-    def refusals(self, bars: Sequence[Mapping[str, Any]]) -> list[Refusal | None]:
+    def refusals(self, bars: Sequence[Mapping[str, Any]]) -> list[Refusal | None] | Problem:
         """Why each of the bars, taken in this order, could not be appended; None where it could.
 
-        A bar that is already known with the same values is not refused.
+        A problem where there is no state to append to.
         """
-        return [] if self._state is None else self._state.refusals(bars, fixed_clock(self._settings))
+        state, latest = self._state, self._latest
+        if state is not None:
+            return state.refusals(bars, fixed_clock(self._settings))
+        assert isinstance(latest, Problem)
+        return latest
 
     def _cannot(self, kind: str, title: str, error: MarketrayError) -> None:
         """Answer with this problem from now on; it is logged once."""
@@ -171,49 +187,78 @@ class LiveModel:
             logger.error("slot %s cannot serve: %s", self.identity.slot, error)
             self._latest = found
 
-    def _content(self) -> tuple[object, ...]:
-        """What tells whether the lake has changed: digests of the last bars, and of the news that is seen."""
-        partitions = self._lake.partitions("bronze/bars", instrument=self.instrument)
-        manifest = self._lake.manifest("bronze/bars", partitions[-1]) if partitions else None
+    def _look(self, live: LiveBars) -> None:
+        """Bring the state to the end of what is known; leave it where nothing is new."""
+        until = fixed_clock(self._settings)
+        last_open = None if until is None else until - self.forecaster.interval
+        count = live.count(self.instrument, after=self._lake_end, until=last_open)
+        if self._contents() == self._content:
+            if count == self._live:
+                return
+            if self._state is not None and self._append(live, count, last_open):
+                return
+        self._start_again(live, until, last_open)
+
+    def _contents(self) -> tuple[object, ...]:
+        """What tells whether the lake has changed: digests of the bars that are used, and of the news."""
+        partitions = self._lake.partitions(_BARS, instrument=self.instrument)
+        manifests = [self._lake.manifest(_BARS, p) for p in partitions if p["month"] >= self._since]
+        bars = [None if m is None else m.content for m in manifests]
         news: tuple[object, ...] = ()
         if self.forecaster.catalog.news_columns:
-            found = news_contents(self._lake, self.instrument)
-            news = (*found.items(), stored_scorer(self._lake, self.instrument, list(found)))
-        return len(partitions), manifest.content if manifest is not None else None, *news
+            with _of_news():
+                found = news_contents(self._lake, self.instrument)
+                news = (*found.items(), stored_scorer(self._lake, self.instrument, list(found)))
+        return len(partitions), *bars, *news
 
-    def _last_time(self) -> datetime:
+    def _append(self, live: LiveBars, count: int, last_open: datetime | None) -> bool:
+        """Append the live bars that are new; False where they are no few that come after the last one."""
         assert self._state is not None
-        last: datetime = self._state.bars["time"][-1]
-        return last
+        last = self._state.bars["time"][-1]
+        fresh = live.newest(self.instrument, _APPENDED + 1, after=last, until=last_open)
+        if len(fresh) != count - self._live or len(fresh) > _APPENDED:
+            return False
+        try:
+            for bar in fresh.iter_rows(named=True):
+                self._state.append(bar, None)
+        except DataError:
+            return False
+        self._live = count
+        self._latest = self._answer(self.forecaster.decision(self._state))
+        return True
 
-    def _start_again(self, live: pl.DataFrame) -> None:
-        rows, interval = self.forecaster.lookback, self.forecaster.interval
-        bars = read_tail(self._lake, self.instrument, rows, interval=interval)
-        newer = live if bars.is_empty() else live.filter(pl.col("time") > bars["time"][-1])
-        bars = pl.concat([bars, newer.select(bars.columns)]).tail(rows)
+    def _start_again(self, live: LiveBars, until: datetime | None, last_open: datetime | None) -> None:
+        """Read the bars and make the state anew."""
+        rows = self.forecaster.lookback
+        while True:
+            content = self._contents()  # before the bars, so that a change while they are read is seen
+            bars = read_tail(
+                self._lake, self.instrument, rows, interval=self.forecaster.interval, until=until
+            )
+            since = "" if bars.is_empty() else f"{bars['time'][0]:%Y-%m}"
+            if since == self._since:
+                break
+            self._since = since
+        end = None if bars.is_empty() else bars["time"][-1]
+        count = live.count(self.instrument, after=end, until=last_open)
+        newer = live.newest(self.instrument, rows, after=end, until=last_open)
+        self._content, self._lake_end, self._live = content, end, count
+        self._start_from(pl.concat([bars, newer.select(bars.columns)]).tail(rows))
+
+    def _start_from(self, bars: pl.DataFrame) -> None:
         if bars.is_empty():
-            msg = f"bronze/bars holds no bar of {self.instrument} in {self._settings.lake_uri}"
+            msg = f"{_BARS} holds no bar of {self.instrument} in {self._settings.lake_uri}"
             raise DataError(msg, hint="run `marketray ingest` first")
-        now = self._now(bars["time"][-1] + interval)
-        if bars["time"][-1] + interval > now:
-            bars = read_tail(self._lake, self.instrument, rows, interval=interval, until=now)
         news = self._news(bars)
         if isinstance(news, Problem):
-            logger.error("slot %s cannot serve: %s", self.identity.slot, news.detail)
-            self._state, self._latest = None, news
+            if news != self._latest:
+                logger.error("slot %s cannot serve: %s", self.identity.slot, news.detail)
+            self._latest, self._state = news, None
             return
         card, catalog = self.forecaster.card, self.forecaster.catalog
         row = self.forecaster.row(bars, news)  # refuses what cannot be used
         self._latest = self._answer(row)
         self._state = OnlineState.from_bars(catalog, card.market, bars, news=news, from_start=True)
-
-    def _append(self, fresh: pl.DataFrame) -> None:
-        if fresh.is_empty():
-            return
-        assert self._state is not None
-        for bar in fresh.iter_rows(named=True):
-            self._state.append(bar, fixed_clock(self._settings))
-        self._latest = self._answer(self.forecaster.decision(self._state))
 
     def _answer(self, row: Any) -> Answer | Problem:
         try:
@@ -230,15 +275,25 @@ class LiveModel:
         if not self.forecaster.catalog.news_columns or bars.is_empty():
             return None
         scorer = self.forecaster.card.scorer
-        stored = news_contents(self._lake, self.instrument)
-        months = months_between(stored, bars["time"][0], bars["time"][-1])
-        found = stored_scorer(self._lake, self.instrument, months) if scorer is not None else None
-        if found in (None, scorer):
-            return read_news(self._lake, self.instrument, months)
+        with _of_news():
+            stored = news_contents(self._lake, self.instrument)
+            months = months_between(stored, bars["time"][0], bars["time"][-1])
+            found = stored_scorer(self._lake, self.instrument, months) if scorer is not None else None
+            if found in (None, scorer):
+                return read_news(self._lake, self.instrument, months)
         return _other_scorer(found, scorer)
 
     def _now(self, data_end: datetime) -> datetime:
         return fixed_clock(self._settings) or data_end
+
+
+@contextlib.contextmanager
+def _of_news() -> Iterator[None]:
+    """Whatever of the lake cannot be read in the block is the news."""
+    try:
+        yield
+    except LakeError as e:
+        raise _NewsError(e.message, hint=e.hint) from e
 
 
 def _stale(end: datetime, minutes: float, most: float) -> Problem:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 import weakref
@@ -31,7 +32,9 @@ __all__ = ["Slot", "SlotStatus"]
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.25
+_LONGEST_POLL_SECONDS = 5.0
 _RETRY_SECONDS = 5.0
+_OF_THE_MODEL = frozenset({"no-forecast", "no-news", "other-scorer"})  # problems that another model may lack
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,22 @@ class SlotStatus:
     version: int | None
 
 
+@dataclass(frozen=True)
+class _Refused:
+    """A version that is wanted and not in place, why, and when to try again (monotonic; infinity: never)."""
+
+    version: int
+    problem: Problem
+    retry_at: float
+
+
 class Slot:
     """Holds the version that the traffic log gives it, and the state its forecasts start from.
 
     One thread follows the log and the live bars, loads what is new, and puts it in place when it is ready:
-    until then, and where it cannot be loaded, the version before answers. What is wrong with a model or the
-    data does not end the replica, a restart would not mend it; the slot says so in `status` instead.
+    until then, and where it cannot be loaded or has no forecast, the version before answers. What is wrong
+    with a model or the data does not end the replica, a restart would not mend it; the slot says so in
+    `status` and `refresh` instead.
 
     Parameters
     ----------
@@ -66,9 +79,8 @@ class Slot:
         self._settings = settings
         self._fetch = fetch
         self._model: LiveModel | None = None
-        self._problem: Problem | None = None
-        self._unusable: int | None = None
-        self._retry_at = 0.0
+        self._refused: _Refused | None = None
+        self._told = ""
         self._wake = threading.Event()
         self._closed = threading.Event()
         self._looks = threading.Condition()
@@ -95,7 +107,7 @@ class Slot:
         if model is None:
             return SlotStatus(self._nothing(), None, None)
         latest = model.latest()
-        found = latest if isinstance(latest, Problem) else self._problem
+        found = latest if isinstance(latest, Problem) else None
         return SlotStatus(found, _info(model), model.identity.model_version)
 
     async def predict(self, instrument: str | None, bars: pl.DataFrame | None) -> Answer | Problem:
@@ -124,10 +136,7 @@ class Slot:
         model = self._model
         if model is None:
             return self._nothing()
-        latest = model.latest()
-        if isinstance(latest, Problem) and model.last_bar_end_at is None:
-            return latest
-        return model.refusals(bars)
+        return await asyncio.to_thread(model.refusals, bars)
 
     async def version(self) -> int | None:
         """The version that answers; None where there is none."""
@@ -135,7 +144,10 @@ class Slot:
         return None if model is None else model.identity.model_version
 
     async def refresh(self) -> tuple[int | None, str | None]:
-        """Look at the log and the live bars now; the version that answers then, and what is wrong."""
+        """Look at the log and the live bars now; the version that answers then.
+
+        And why that is not the wanted one, or why the wanted one has no forecast though another model may.
+        """
         with self._looks:
             awaited = self._begun + 1  # the look that is under way may have begun too early
         self._wake.set()
@@ -145,7 +157,10 @@ class Slot:
                 self._looks.wait_for(lambda: self._done >= awaited or self._closed.is_set(), timeout=60)
 
         await asyncio.to_thread(wait)
-        found = self._problem
+        refused, model = self._refused, self._model
+        if refused is not None:
+            return await self.version(), refused.problem.detail
+        found = None if model is None else _of_the_model(model.latest())
         return await self.version(), None if found is None else found.detail
 
     def check_health(self) -> None:
@@ -164,57 +179,78 @@ class Slot:
         try:
             entry = self._log.current()
             self._load(None if entry is None else entry.traffic.models[self._name])
-            model = self._model
-            if model is not None:
-                model.catch_up(self._bars.since(model.instrument, model.last_bar_end_at))
+            if self._model is not None:
+                self._model.catch_up(self._bars)
+            self._told = ""
         except StoreError as e:  # what is loaded goes on answering
-            logger.warning("slot %s: %s", self._name, e)
+            if e.message != self._told:
+                logger.warning("slot %s: %s", self._name, e)
+                self._told = e.message
         with self._looks:
             self._done = self._begun
             self._looks.notify_all()
 
     def _load(self, wanted: int | None) -> None:
         """Put the wanted version in place, ready to answer."""
-        present = None if self._model is None else self._model.identity.model_version
-        if wanted == present:
-            self._problem = None
+        refused, model = self._refused, self._model
+        if refused is not None and refused.version != wanted:
+            refused = self._refused = None
         if wanted is None:
             self._model = None
-        if wanted in (None, present, self._unusable) or time.monotonic() < self._retry_at:
+            return
+        if model is not None and model.identity.model_version == wanted:
+            return
+        if refused is not None and time.monotonic() < refused.retry_at:
             return
         from marketray.serving.live import LiveModel
 
-        identity = Identity(self._name, self._settings.model_name, wanted)
         try:
+            identity = Identity(self._name, self._settings.model_name, wanted)
             made = LiveModel(identity, self._fetch(wanted), self._settings)
         except MarketrayError as e:
-            logger.error("slot %s cannot serve version %d: %s", self._name, wanted, e)  # noqa: TRY400
-            self._problem = problem("no-model", 503, "No usable model", e.message, hint=e.hint)
-            if isinstance(e, RegistryError):  # which may come back
-                self._retry_at = time.monotonic() + _RETRY_SECONDS
-            else:
-                self._unusable = wanted
+            found = problem("no-model", 503, "No usable model", e.message, hint=e.hint)
+            self._refuse(wanted, found, mends=isinstance(e, RegistryError))
             return
-        made.catch_up(self._bars.since(made.instrument, None))
-        self._model, self._problem, self._unusable = made, None, None
+        made.catch_up(self._bars)
+        found_now = _of_the_model(made.latest())
+        if model is not None and found_now is not None:  # the version before can do better
+            self._refuse(wanted, found_now, mends=True)
+            return
+        self._model, self._refused = made, None
+
+    def _refuse(self, version: int, found: Problem, *, mends: bool) -> None:
+        """Leave the slot as it is; try again only where time may mend it."""
+        if self._refused is None or self._refused.problem != found:
+            logger.error("slot %s cannot serve version %d: %s", self._name, version, found.detail)
+        retry_at = time.monotonic() + _RETRY_SECONDS if mends else math.inf
+        self._refused = _Refused(version, found, retry_at)
 
     def _nothing(self) -> Problem:
+        if self._refused is not None:
+            return self._refused.problem
         detail = f"slot {self._name} is empty"
-        return self._problem or problem(
-            "no-model", 503, "No model", detail, hint="see marketray traffic show"
-        )
+        return problem("no-model", 503, "No model", detail, hint="see marketray traffic show")
 
 
 def _follow(slot: weakref.ref[Slot], wake: threading.Event, closed: threading.Event) -> None:
-    """Look at the store as long as the slot lives."""
+    """Look at the store as long as the slot lives, for less than a tenth of the time."""
+    pause = _POLL_SECONDS
     while not closed.is_set():
-        wake.wait(_POLL_SECONDS)
+        wake.wait(pause)
         wake.clear()
         alive = slot()
         if alive is None:
             return
+        began = time.monotonic()
         alive._follow_once()
+        pause = min(_LONGEST_POLL_SECONDS, max(_POLL_SECONDS, 10 * (time.monotonic() - began)))
         del alive
+
+
+def _of_the_model(latest: Answer | Problem) -> Problem | None:
+    """The problem, where it is the model's own."""
+    own = isinstance(latest, Problem) and latest.type.rpartition(":")[2] in _OF_THE_MODEL
+    return latest if isinstance(latest, Problem) and own else None
 
 
 def _other_instrument(got: str, served: str) -> Problem:

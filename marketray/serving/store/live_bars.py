@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TypedDict
 
 import polars as pl
-from sqlalchemy import Connection, Select, delete, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Select, delete, func, insert, select
 
 from marketray.bars import COLUMNS, PRICES
 from marketray.errors import StoreError
@@ -71,6 +71,20 @@ class LiveBars:
         with self._database.reading("reading live bars") as connection:
             return _table(connection, query)
 
+    def newest(
+        self, instrument: str, limit: int, *, after: datetime | None = None, until: datetime | None = None
+    ) -> pl.DataFrame:
+        """The last `limit` bars whose open lies in (after, until], sorted by time."""
+        query = _bars_of(instrument).where(*_opens_in(after, until)).order_by(BARS.c.time.desc()).limit(limit)
+        with self._database.reading("reading live bars") as connection:
+            return _table(connection, query).reverse()
+
+    def count(self, instrument: str, *, after: datetime | None = None, until: datetime | None = None) -> int:
+        """Number of bars whose open lies in (after, until]."""
+        wanted = (BARS.c.instrument == instrument, *_opens_in(after, until))
+        with self._database.reading("reading live bars") as connection:
+            return connection.execute(select(func.count()).select_from(BARS).where(*wanted)).scalar_one()
+
     def arrivals(self, instrument: str, after: int = 0, limit: int = _MOST) -> tuple[pl.DataFrame, int]:
         """Bars in the order in which they arrived, with the number to go on from.
 
@@ -103,6 +117,11 @@ class LiveBars:
 
 def _bars_of(instrument: str) -> Select[tuple[object, ...]]:
     return select(BARS).where(BARS.c.instrument == instrument)
+
+
+def _opens_in(after: datetime | None, until: datetime | None) -> list[ColumnElement[bool]]:
+    bounds = [None if after is None else BARS.c.time > after, None if until is None else BARS.c.time <= until]
+    return [bound for bound in bounds if bound is not None]
 
 
 def _table(connection: Connection, query: Select[tuple[object, ...]]) -> pl.DataFrame:

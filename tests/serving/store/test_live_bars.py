@@ -77,6 +77,19 @@ def test_bars_that_are_not_whole_are_refused(store: Store, change: object, messa
     assert store.bars.last("SPX500_USD") is None
 
 
+def test_the_newest_bars_of_an_open_and_closed_span(store: Store) -> None:
+    store.bars.append("SPX500_USD", bars(0, 1, 2, 3, 4))
+    store.bars.append("NAS100_USD", bars(2, 9))
+    after, until = START + MINUTE, START + 3 * MINUTE
+    for limit, expected in ((1, (3,)), (2, (2, 3)), (9, (2, 3))):
+        assert_frame_equal(
+            store.bars.newest("SPX500_USD", limit, after=after, until=until), whole(bars(*expected))
+        )
+    assert_frame_equal(store.bars.newest("SPX500_USD", 2), whole(bars(3, 4)))
+    assert store.bars.count("SPX500_USD", after=after, until=until) == 2
+    assert [store.bars.count(name) for name in ("SPX500_USD", "NAS100_USD", "X")] == [5, 2, 0]
+
+
 def test_a_late_bar_is_among_the_arrivals(store: Store) -> None:
     store.bars.append("SPX500_USD", bars(0, 3))
     got, seen = store.bars.arrivals("SPX500_USD")
