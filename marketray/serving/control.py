@@ -1,24 +1,30 @@
-"""Everything of the service that is not on a request's path: the registry, and changes of the traffic."""
+"""Everything that is not on a request's path: the registry, changes of the traffic, rollouts."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
-from marketray.errors import ServingError
+from marketray.errors import MarketrayError, RegistryError, ServingError, TrafficError
+from marketray.serving.conduct import Conductor
+from marketray.serving.journal import Journal
+from marketray.serving.rollback import ROLLBACK, earlier, serving
+from marketray.serving.rollout import Plan, cancel, start
 from marketray.serving.store.database import Database
-from marketray.serving.store.traffic_log import TrafficLog
+from marketray.serving.store.scores import Scores
 from marketray.serving.traffic import SLOTS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
+    from marketray.serving.conduct import Snapshots
     from marketray.serving.store.traffic_log import Entry
     from marketray.serving.traffic import Traffic
     from marketray.settings import Settings
@@ -28,17 +34,40 @@ __all__ = ["Control"]
 logger = logging.getLogger(__name__)
 
 _LOAD_SECONDS = 60.0
+_LOOK_SECONDS = 0.25
+_ANSWER_SECONDS = 1.0
+_HISTORY = 200  # changes among which a rollback looks
 
 
 class Control:
-    """One replica. It holds nothing that the store does not hold, so it may die at any time."""
+    """One replica. It holds nothing that the store does not hold, so it may die at any time.
+
+    Make it where an event loop runs: what it does by itself it does there, until `__del__`.
+    """
 
     def __init__(self, settings: Settings, application: str) -> None:
+        self._tasks: list[asyncio.Task[None]] = []
         self._settings = settings
         self._application = application
         database = Database(settings.store_uri)
-        self._log = TrafficLog(database)
+        self._journal = Journal(database)
         self._changing = asyncio.Lock()
+        self._conductor = Conductor(
+            settings, self._journal, Scores(database), self._snapshots, lambda: self.tell("ingress")
+        )
+        self._tasks.append(asyncio.create_task(_again_and_again(self._conduct, _LOOK_SECONDS)))
+
+    def __del__(self) -> None:
+        """Called by Serve before the replica ends."""
+        for task in self._tasks:
+            task.cancel()
+        self._tasks.clear()
+
+    def check_health(self) -> None:
+        """Called by Serve; a control that no longer does its work is replaced."""
+        if any(task.done() for task in self._tasks):
+            msg = "control has stopped looking after the rollouts; its log has the cause"
+            raise RuntimeError(msg)
 
     async def change(
         self,
@@ -67,27 +96,124 @@ class Control:
         Raises
         ------
         RegistryError, SettingsError, StoreError
-            There is no such version, the traffic is none, the log cannot be written.
+            There is no such version, the traffic is none, the log cannot be written, a rollout is running.
         ServingError
             A slot cannot serve its new model.
         """
         async with self._changing:
-            before = await asyncio.to_thread(self._log.current)
-            assert before is not None
+            await asyncio.to_thread(self._journal.require_no_rollout)
+            before = await asyncio.to_thread(self._journal.current)
             wanted = await self._wanted(before.traffic, weights, models, more)
-            fresh = [s for s in SLOTS if wanted.models[s] not in (None, before.traffic.models[s])]
-            entry = before
-            if fresh:
-                loading = _while_loading(before.traffic, wanted)
-                entry = await self._append(loading, who, "load", f"load {_told(wanted, fresh)}", entry.seq)
+            return await self._apply(before, wanted, who, "set", "")
+
+    async def rollback(self, who: str) -> Entry:
+        """Cancel the rollout that is running; where none is, go back to what answered before.
+
+        Goes further back past versions that cannot be loaded any more. A slot that was empty then keeps its
+        model without weight, and no slot stays the shadow.
+
+        Raises
+        ------
+        TrafficError
+            There is nothing to go back to, see `marketray.serving.rollback.earlier`.
+        StoreError
+            The log cannot be written.
+        """
+        if await asyncio.to_thread(self._journal.rollouts.active) is not None:
+            await self.cancel(who, f"rolled back by {who}")
+            return await asyncio.to_thread(self._journal.current)
+        async with self._changing:
+            await asyncio.to_thread(self._journal.require_no_rollout)
+            for entry in earlier(await asyncio.to_thread(self._journal.traffic.history, _HISTORY)):
+                then = {slot: version for slot, (_, version) in serving(entry.traffic).items()}
                 try:
-                    await self._await_loaded(wanted, fresh)
-                except ServingError as e:
-                    await self._append(before.traffic, who, "undo", e.message, entry.seq)
-                    raise
-            if not fresh or wanted != entry.traffic:
-                entry = await self._append(wanted, who, "set", "", entry.seq)
-            return entry
+                    before = await asyncio.to_thread(self._journal.current)
+                    more = {"shadow": None}
+                    wanted = await self._wanted(before.traffic, entry.traffic.weights, then, more)
+                    return await self._apply(before, wanted, who, ROLLBACK, f"back to change {entry.seq}")
+                except (RegistryError, ServingError) as e:
+                    logger.warning("cannot go back to change %d: %s", entry.seq, e.message)
+        msg = "rollback: no version that answered before can be loaded; the service's log has the causes"
+        raise TrafficError(msg, hint="set the traffic to a version that can: `marketray models list`")
+
+    async def begin(self, who: str, slot: str, model: str | int, changes: dict[str, Any]) -> dict[str, Any]:
+        """Load a version into a slot and begin to roll it out.
+
+        Parameters
+        ----------
+        who:
+            For the log.
+        model:
+            Version, number as text or alias.
+        changes:
+            Rules that differ from the settings' `serving.rollout`.
+
+        Returns
+        -------
+        dict
+            The rollout, see `marketray.serving.journal.Journal.shown`.
+
+        Raises
+        ------
+        RolloutActiveError
+            Another one is running.
+        TrafficError, SettingsError
+            The slot answers already, or a rule is wrong.
+        RegistryError, ServingError, StoreError
+            As `change`.
+        """
+        async with self._changing:
+            await asyncio.to_thread(self._journal.require_no_rollout)
+            before = await asyncio.to_thread(self._journal.current)
+            Plan.of(slot, 1, self._settings.serving.rollout, changes)  # before the registry is asked
+            version = await asyncio.to_thread(self._version, model)
+            plan = Plan.of(slot, version, self._settings.serving.rollout, changes)
+            start(plan, before.traffic, _now())
+            loading = before.traffic.changed(models={**before.traffic.models, slot: version})
+            entry = await self._loaded(before, loading, who)
+            rollout = start(plan, before.traffic, _now())
+            stored = await asyncio.to_thread(self._journal.start, rollout, who=who, seq=entry.seq)
+            await self.tell("ingress")
+            return await asyncio.to_thread(self._journal.shown, stored)
+
+    async def cancel(self, who: str, reason: str) -> dict[str, Any]:
+        """End the rollout that is running; the traffic is what it was before. The rollout, as `begin`.
+
+        Raises
+        ------
+        TrafficError
+            None is running.
+        StoreError
+            The log cannot be written.
+        """
+        async with self._changing:
+            stored = await asyncio.to_thread(self._journal.rollouts.active)
+            if stored is None:
+                msg = "no rollout is running; required: one"
+                raise TrafficError(msg, hint="`marketray traffic rollback` goes back to the model before")
+            before, now = await asyncio.to_thread(self._journal.current), _now()
+            ended = cancel(stored.rollout, now, reason or f"cancelled by {who}")
+            saved = await asyncio.to_thread(self._journal.move, stored, ended, now, seq=before.seq)
+            await self.tell("ingress")
+            return await asyncio.to_thread(self._journal.shown, saved)
+
+    async def _apply(self, before: Entry, wanted: Traffic, who: str, action: str, reason: str) -> Entry:
+        """Put `wanted` into force when its new models are loaded."""
+        entry = await self._loaded(before, _while_loading(before.traffic, wanted), who)
+        return await self._append(wanted, who, action, reason, entry.seq)
+
+    async def _loaded(self, before: Entry, loading: Traffic, who: str) -> Entry:
+        """Have the slots load the new models of `loading`; the entry in force then, `before` without any."""
+        slots = [s for s in SLOTS if loading.models[s] not in (None, before.traffic.models[s])]
+        if not slots:
+            return before
+        entry = await self._append(loading, who, "load", f"load {_told(loading, slots)}", before.seq)
+        try:
+            await self._await_loaded(loading, slots)
+        except ServingError as e:
+            await self._append(before.traffic, who, "undo", e.message, entry.seq)
+            raise
+        return entry
 
     async def _wanted(
         self,
@@ -118,7 +244,7 @@ class Control:
     async def _append(self, traffic: Traffic, who: str, action: str, reason: str, seq: int) -> Entry:
         """Write the traffic to the log, then tell everybody."""
         entry = await asyncio.to_thread(
-            self._log.append, traffic, who=who, action=action, reason=reason, expect_seq=seq
+            self._journal.put, traffic, who=who, action=action, reason=reason, seq=seq
         )
         await self.tell("ingress")
         return entry
@@ -140,12 +266,46 @@ class Control:
 
     async def tell(self, deployment: str) -> list[Any]:
         """Have all replicas look at the store now; what they answered."""
+        return await self._all(deployment, "refresh")
+
+    async def _snapshots(self) -> Snapshots:
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                return await self._all("ingress", "snapshot")
+        except TimeoutError:
+            logger.warning("the ingress did not tell what it counted within %g s", _ANSWER_SECONDS)
+            return []
+
+    async def _all(self, deployment: str, method: str) -> list[Any]:
+        """What all replicas answer; nothing where one died, which reads the store when it comes back."""
         handle = serve.get_deployment_handle(deployment, self._application)
         try:
-            return list(await handle.broadcast("refresh").results_async())
-        except (RayError, RayServeException) as e:  # a replica died; it reads the store when it comes back
-            logger.warning("telling %s: %s", deployment, e)
+            return list(await handle.broadcast(method).results_async())
+        except (RayError, RayServeException) as e:
+            logger.warning("asking %s: %s", deployment, e)
             return []
+
+    async def _conduct(self) -> None:
+        async with self._changing:
+            await self._conductor.look()
+
+
+async def _again_and_again(work: Callable[[], Awaitable[object]], pause_seconds: float) -> None:
+    """Do `work` for ever; what goes wrong is logged when it begins and tried again."""
+    told = ""
+    while True:
+        try:
+            await work()
+            told = ""
+        except MarketrayError as e:
+            if e.message != told:
+                logger.error("control: %s", e)  # noqa: TRY400
+            told = e.message
+        await asyncio.sleep(pause_seconds)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _while_loading(now: Traffic, wanted: Traffic) -> Traffic:
