@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from marketray.settings import Settings
 
-__all__ = ["KEY_TAG", "ModelVersion", "Registry"]
+__all__ = ["KEY_TAG", "ModelVersion", "Registry", "UnknownVersionError"]
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +80,10 @@ class ModelVersion:
     tags: dict[str, str]
     stage: Stage = "None"
     created_at: str = ""
+
+
+class UnknownVersionError(RegistryError):
+    """The model has no version of this number or alias."""
 
 
 class Registry:
@@ -212,7 +216,7 @@ class Registry:
 
         Raises
         ------
-        RegistryError
+        UnknownVersionError
             There is none.
         """
         versions = self.list()
@@ -220,7 +224,7 @@ class Registry:
             if which in found.aliases or str(which) == str(found.version):
                 return found
         msg = f"{self.name}: no version or alias {which!r}; required: one that is registered"
-        raise RegistryError(msg, hint=self._known(versions))
+        raise UnknownVersionError(msg, hint=self._known(versions))
 
     def champion(self) -> ModelVersion | None:
         """The version with the alias champion, or None."""

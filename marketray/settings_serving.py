@@ -11,18 +11,18 @@ __all__ = ["RolloutSettings", "ServingSettings"]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class RolloutSettings(_Strict):
     """How a new model takes over from the old one, and what breaks it off."""
 
-    steps: tuple[float, ...] = Field((1, 5, 25, 50, 100), min_length=1)  # % of the traffic, up to 100
-    hold_seconds: float = Field(300.0, ge=0)  # at least, on each step
+    steps: tuple[float, ...] = Field((1, 5, 25, 50, 100), min_length=1, max_length=100)  # %, up to 100
+    hold_seconds: float = Field(300.0, ge=0, le=2_592_000)  # at least, on each step
     min_requests: int = Field(100, ge=1)  # that the new model answers on each step
-    shadow_seconds: float = Field(60.0, ge=0)  # at least, unseen, before the first step
+    shadow_seconds: float = Field(60.0, ge=0, le=2_592_000)  # at least, unseen, before the first step
     shadow_min_pairs: int = Field(50, ge=0)  # answers beside the old model's, before the first step
-    window_seconds: float = Field(10.0, gt=0)  # the latest requests, judged beside those of the whole step
+    window_seconds: float = Field(10.0, gt=0, le=86_400)  # the latest requests, judged beside the whole step
     max_error_rate: float = Field(0.01, ge=0, lt=1)  # requests that the new model fails
     error_excess: float = Field(0.005, ge=0, lt=1)  # of its error rate over the old model's
     max_null_rate: float = Field(0.001, ge=0, lt=1)  # answers without a finite forecast

@@ -10,9 +10,11 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.utils import get_openapi
 
 import marketray
+from marketray.errors import MarketrayError
+from marketray.serving.failures import answer_error
 from marketray.serving.limits import BodyLimit
 from marketray.serving.problems import MEDIA_TYPE, install
-from marketray.serving.routes import forecasts, probes
+from marketray.serving.routes import forecasts, probes, traffic
 
 if TYPE_CHECKING:
     from marketray.serving.answers import Answer
@@ -20,9 +22,30 @@ if TYPE_CHECKING:
     from marketray.serving.router import Ask
     from marketray.serving.schemas import Problem
     from marketray.serving.slot import SlotStatus
+    from marketray.serving.store import Store
     from marketray.settings import Settings
 
 __all__ = ["Service", "create_api"]
+
+
+class TrafficControl(Protocol):
+    """What changes the traffic; all of it raises MarketrayError where it cannot, see `failures`."""
+
+    async def change(self, who: str, **changes: Any) -> None:
+        """`weights` in 1/100 % by slot, `models` by slot, `shadow`, `sticky`."""
+        ...
+
+    async def begin(self, who: str, slot: str, model: str | int, changes: dict[str, Any]) -> dict[str, Any]:
+        """Begin a rollout; `changes` are rules. The rollout, see `marketray.serving.journal`."""
+        ...
+
+    async def cancel(self, who: str, reason: str) -> dict[str, Any]:
+        """End the rollout that is running."""
+        ...
+
+    async def tell_slots(self) -> None:
+        """Have every replica of the slots look at the store now."""
+        ...
 
 
 class Service(Protocol):
@@ -37,7 +60,22 @@ class Service(Protocol):
     """
 
     settings: Settings
+    store: Store
     token: Token | None
+
+    @property
+    def control(self) -> TrafficControl:
+        """What changes the traffic."""
+        ...
+
+    @property
+    def unwell(self) -> dict[str, str]:
+        """Slots that get no traffic while another can answer, with the reason."""
+        ...
+
+    async def versions(self) -> dict[str, int | None]:
+        """The version that each slot answers with now; None where it gives no answer."""
+        ...
 
     async def status(self, slot: str | None = None) -> SlotStatus:
         """Status of a slot, by default of the busiest; raises ProblemError where none comes in time."""
@@ -67,6 +105,8 @@ def create_api(service: Service, lifespan: Any = None) -> FastAPI:
             allow_headers=["Authorization", "Content-Type", "X-Request-ID", "X-Client-Key"],
         )
     install(app)
+    app.add_exception_handler(MarketrayError, answer_error)
+    traffic.add(app, service)
     probes.add(app, service)
     forecasts.add(app, service)
     documented = cache(lambda: _document(app))

@@ -14,15 +14,13 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from marketray.errors import StoreError
 from marketray.serving.answers import Answer
 from marketray.serving.api import create_api
+from marketray.serving.handles import ControlHandle
 from marketray.serving.outcomes import Outcomes
 from marketray.serving.problems import ProblemError, problem
 from marketray.serving.router import Router, SlotError
 from marketray.serving.schemas import Problem
-from marketray.serving.store.database import Database
-from marketray.serving.store.events import Events
-from marketray.serving.store.live_bars import LiveBars
-from marketray.serving.store.predictions import PredictionRow, Predictions
-from marketray.serving.store.traffic_log import TrafficLog
+from marketray.serving.store import open_store
+from marketray.serving.store.predictions import PredictionRow
 from marketray.serving.store.writer import PredictionWriter
 from marketray.serving.traffic import SLOTS, bucket
 
@@ -46,7 +44,6 @@ logger = logging.getLogger(__name__)
 _POLL_SECONDS = 0.25
 _HEALTH_SECONDS = 0.5
 _PROBE_SECONDS = 2.0
-_CONTROL_SECONDS = 120.0  # loading a version into all replicas of a slot
 
 
 class HandleClient:
@@ -86,13 +83,11 @@ class Ingress:
         self.settings = settings
         self.token = token
         self._clients = {name: HandleClient(handle) for name, handle in slots.items()}
-        self._control = control
-        database = Database(settings.store_uri)
-        self.log, self.bars, self.events = TrafficLog(database), LiveBars(database), Events(database)
-        self.predictions = Predictions(database)
-        self._writer = PredictionWriter(self.predictions.record)
+        self.control = ControlHandle(control)
+        self.store = open_store(settings.store_uri)
+        self._writer = PredictionWriter(self.store.predictions.record)
         self.outcomes = Outcomes(f"ingress-{uuid.uuid4().hex[:12]}")
-        entry = self.log.current()
+        entry = self.store.traffic.current()
         assert entry is not None, "the application is built after its traffic was declared"
         self._entry = entry
         self.router = Router(
@@ -121,7 +116,7 @@ class Ingress:
 
     async def refresh(self) -> int:
         """Take the traffic now in force from the log; its number there."""
-        entry = await asyncio.to_thread(self.log.current)
+        entry = await asyncio.to_thread(self.store.traffic.current)
         if entry is not None and entry.seq > self._entry.seq:
             self._entry = entry
             self.router.traffic = entry.traffic
@@ -130,6 +125,23 @@ class Ingress:
     async def snapshot(self) -> dict[str, Any]:
         """What this replica has counted, see `marketray.serving.outcomes`, and which slots are `unwell`."""
         return {**self.outcomes.snapshot(), "unwell": self.router.unwell}
+
+    @property
+    def unwell(self) -> dict[str, str]:
+        """Slots that get no traffic while another can answer, with the reason."""
+        return self.router.unwell
+
+    async def versions(self) -> dict[str, int | None]:
+        """The version that each slot answers with now; None where it gives no answer."""
+        return dict(zip(SLOTS, await asyncio.gather(*map(self._version, SLOTS)), strict=True))
+
+    async def _version(self, slot: str) -> int | None:
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS):
+                version: int | None = await self._clients[slot].call("version")
+        except (TimeoutError, SlotError):
+            return None
+        return version
 
     async def status(self, slot: str | None = None) -> SlotStatus:
         """Status of a slot, by default of the one that most requests go to; raises ProblemError."""

@@ -16,6 +16,7 @@ from marketray.lake import Lake
 from marketray.models import get_family, load_model
 from marketray.models.extended import fit_extended
 from marketray.settings import Settings, load_settings
+from tests.serving.local import Client, LocalService
 from tests.serving.market import INSTRUMENT, Market, Placed, simulated_bars, store_bars, write_card
 
 
@@ -74,3 +75,30 @@ def settings(home: Path, market: Market) -> Settings:
 def config(settings: Settings, market: Market) -> Placed:
     """The blue slot over the XGBoost model."""
     return Placed(str(market.folders["xgboost"]), settings)
+
+
+def local(settings: Settings, market: Market) -> LocalService:
+    """Version 7 (XGBoost) in blue, green empty; 8, the champion, is autoregressive, 9 a direction model."""
+    folders = {7: market.folders["xgboost"], 9: market.folders["direction"], 8: market.folders["ar"]}
+    return LocalService(settings, folders, {"blue": 7, "green": None}, champion=8)
+
+
+@pytest.fixture
+def service(settings: Settings, market: Market) -> LocalService:
+    """See `local`."""
+    return local(settings, market)
+
+
+@pytest.fixture
+def client(service: LocalService) -> Client:
+    """A client of `service` that shows its token."""
+    return Client.of(service)
+
+
+@pytest.fixture(scope="session")
+def refusing(market: Market, tmp_path_factory: pytest.TempPathFactory) -> Client:
+    """The same over a service of its own that all tests share, so none may change anything."""
+    home = str(tmp_path_factory.mktemp("refusing"))
+    made = load_settings(None, {"home": home, "instrument": INSTRUMENT})
+    store_bars(Lake(made.lake_uri), market.bars)
+    return Client.of(local(made, market))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 from dataclasses import replace
@@ -11,18 +10,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from marketray.evaluation.uncertainty import Uncertainty
 from marketray.models import load_model
-from marketray.serving.answers import Answer
 from marketray.serving.api import create_api
-from marketray.serving.auth import Token
-from marketray.serving.router import Ask
-from marketray.serving.schemas import PredictResponse, Problem
-from marketray.serving.slot import Slot, SlotStatus
+from marketray.serving.schemas import PredictResponse
 from marketray.settings import Settings, load_settings
+from tests.serving.local import Client, LocalService
 from tests.serving.market import INSTRUMENT, Market, Placed, bars_json
 
 RESPONSE_KEYS = {
@@ -33,45 +28,17 @@ RESPONSE_KEYS = {
 }
 
 
-class OneSlot:
-    """What the ingress does, in this process."""
-
-    token: Token | None = None
-
-    def __init__(self, slot: Slot, settings: Settings) -> None:
-        self._slot = slot
-        self.settings = settings
-
-    async def status(self, slot: str | None = None) -> SlotStatus:
-        return await self._slot.status()
-
-    async def predict(self, ask: Ask) -> tuple[str, Answer | Problem]:
-        return "blue", await self._slot.predict(ask.instrument, ask.bars)
-
-
-class Api:
-    """A synchronous client of the application."""
+class Api(Client):
+    """A client of the version that `config` places."""
 
     def __init__(self, config: Placed) -> None:
-        self.app = create_api(OneSlot(config.slot(), config.settings))
+        models = {"blue": config.version, "green": None}
+        service = LocalService(config.settings, {config.version: config.folder}, models, config.version)
+        super().__init__(create_api(service))
 
-    def __call__(self, method: str, path: str, **more: Any) -> httpx.Response:
-        async def send() -> httpx.Response:
-            transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-                return await client.request(method, path, **more)
-
-        return asyncio.run(send())
-
-    def refused(self, status: int, kind: str, **more: Any) -> dict[str, Any]:
+    def problem(self, status: int, kind: str, **more: Any) -> dict[str, Any]:
         """The problem that POST /predict answers."""
-        answer = self("POST", "/predict", **more)
-        assert answer.status_code == status, answer.text
-        assert answer.headers["content-type"] == "application/problem+json"
-        body: dict[str, Any] = answer.json()
-        assert body["type"] == f"urn:marketray:problem:{kind}"
-        assert body["status"] == status
-        return body
+        return self.refused(status, kind, "POST", "/predict", **more)
 
 
 @pytest.fixture
@@ -183,7 +150,7 @@ def test_documented_examples_work_as_written(api: Api) -> None:
         assert list(operation["responses"][status]["content"]) == ["application/problem+json"]
     bar = schema["components"]["schemas"]["Bar"]["properties"]
     example = {name: spec["examples"][0] for name, spec in bar.items()}
-    body = api.refused(422, "unusable-bars", json={"bars": [example]})
+    body = api.problem(422, "unusable-bars", json={"bars": [example]})
     assert body["got"] == "1 bars"
 
 
@@ -219,7 +186,7 @@ def changed(**values: Any) -> dict[str, Any]:
     ],
 )
 def test_wrong_bars_name_the_field(api: Api, bars: Any, field: str, got: str, required: str) -> None:
-    body = api.refused(422, "invalid-request", json={"bars": bars})
+    body = api.problem(422, "invalid-request", json={"bars": bars})
     assert body["errors"][0]["field"] == field
     assert got in body["got"]
     assert required in body["required"]
@@ -228,7 +195,7 @@ def test_wrong_bars_name_the_field(api: Api, bars: Any, field: str, got: str, re
 
 def test_no_number_is_not_a_number(api: Api) -> None:
     text = json.dumps({"bars": [changed(close=float("nan"))]})
-    body = api.refused(422, "invalid-request", content=text, headers={"Content-Type": "application/json"})
+    body = api.problem(422, "invalid-request", content=text, headers={"Content-Type": "application/json"})
     assert body["errors"][0]["field"] == "body.bars.0.close"
 
 
@@ -238,7 +205,7 @@ def test_malformed_json(api: Api, content: str) -> None:
     if not content:  # no body at all is a request for the latest forecast
         assert api("POST", "/predict", content=content, headers=headers).status_code == 200
         return
-    body = api.refused(400, "malformed-json", content=content, headers=headers)
+    body = api.problem(400, "malformed-json", content=content, headers=headers)
     assert body["required"] == "a JSON object"
 
 
@@ -246,36 +213,36 @@ def test_malformed_json(api: Api, content: str) -> None:
 def test_another_content_type_is_named(api: Api, kind: str) -> None:
     """`curl -d` alone sends a form."""
     headers = {"Content-Type": kind} if kind else {}
-    body = api.refused(422, "invalid-request", content="{}", headers=headers)
+    body = api.problem(422, "invalid-request", content="{}", headers=headers)
     assert body["got"] == (kind or "no content type")
     assert body["required"] == "application/json"
 
 
 def test_text_that_utf8_cannot_carry(api: Api) -> None:
     headers = {"Content-Type": "application/json"}
-    api.refused(422, "invalid-request", content='{"instrument": "\\ud800"}', headers=headers)
-    api.refused(422, "invalid-request", content='{"\\ud800": 1}', headers=headers)
+    api.problem(422, "invalid-request", content='{"instrument": "\\ud800"}', headers=headers)
+    api.problem(422, "invalid-request", content='{"\\ud800": 1}', headers=headers)
 
 
 def test_bars_that_the_model_cannot_use(api: Api, market: Market) -> None:
     lookback = api("GET", "/model-info").json()["lookback_bars"]
-    body = api.refused(422, "unusable-bars", json={"bars": bars_json(market.bars.tail(lookback - 1))})
+    body = api.problem(422, "unusable-bars", json={"bars": bars_json(market.bars.tail(lookback - 1))})
     assert body["got"] == f"{lookback - 1} bars"
     assert body["required"].startswith(f"at least {lookback}")
     bars = bars_json(
         market.bars.tail(lookback).drop("volume", "bid", "ask").with_columns(volume=None, bid=None, ask=None)
     )
-    body = api.refused(422, "unusable-bars", json={"bars": bars})
+    body = api.problem(422, "unusable-bars", json={"bars": bars})
     assert body["detail"].startswith("bars.volume: got no value")
 
 
 def test_another_instrument(api: Api) -> None:
-    body = api.refused(422, "unknown-instrument", json={"instrument": "EURUSD"})
+    body = api.problem(422, "unknown-instrument", json={"instrument": "EURUSD"})
     assert (body["got"], body["required"]) == ("'EURUSD'", INSTRUMENT)
 
 
 def test_request_id_is_checked(api: Api) -> None:
-    body = api.refused(422, "invalid-request", headers={"X-Request-ID": "a" * 129})
+    body = api.problem(422, "invalid-request", headers={"X-Request-ID": "a" * 129})
     assert body["errors"][0]["field"] == "header.X-Request-ID"
 
 
@@ -297,7 +264,7 @@ def test_stale_bars(config: Placed, market: Market) -> None:
     fresh = Api(at_clock(config, (end + timedelta(minutes=15)).isoformat()))
     assert fresh("POST", "/predict").status_code == fresh("GET", "/ready").status_code == 200
     stale = Api(at_clock(config, (end + timedelta(minutes=15, seconds=6)).isoformat()))
-    body = stale.refused(503, "stale-bars")
+    body = stale.problem(503, "stale-bars")
     assert body["got"] == "15.1 minutes"
     assert body["required"] == "at most 15 minutes (serving.max_bar_age_minutes)"
     assert stale("GET", "/ready").status_code == 503
@@ -305,7 +272,7 @@ def test_stale_bars(config: Placed, market: Market) -> None:
     assert stale("GET", "/health").json() == {"status": "healthy", "model_loaded": True}
     bars = {"bars": bars_json(market.bars.tail(4_000))}
     assert stale("POST", "/predict", json=bars).status_code == 200  # the caller's own bars have no age
-    assert Api(at_clock(config, "system")).refused(503, "stale-bars")
+    assert Api(at_clock(config, "system")).problem(503, "stale-bars")
 
 
 def test_bars_after_the_clock_are_not_used(config: Placed, market: Market) -> None:
@@ -321,18 +288,18 @@ def test_without_a_usable_model(config: Placed, tmp_path: Path, market: Market) 
     card = json.loads((folder / "serving.json").read_text())
     (folder / "serving.json").write_text(json.dumps({**card, "catalog_hash": "f" * 32}))
     api = Api(replace(config, folder=str(folder)))
-    body = api.refused(503, "no-model")
+    body = api.problem(503, "no-model")
     assert f"the model was trained on {'f' * 32}" in body["detail"]
     assert "bars" not in body
     assert api("GET", "/ready").status_code == api("GET", "/model-info").status_code == 503
     assert api("GET", "/health").json() == {"status": "degraded", "model_loaded": False}
-    assert api.refused(503, "no-model", json={"bars": bars_json(market.bars.tail(3))})
+    assert api.problem(503, "no-model", json={"bars": bars_json(market.bars.tail(3))})
 
 
 def test_without_bars_in_the_lake(config: Placed, market: Market, tmp_path: Path) -> None:
     empty: Settings = load_settings(None, {"home": str(tmp_path / "empty"), "instrument": INSTRUMENT})
     api = Api(replace(config, settings=empty))
-    body = api.refused(503, "no-state")
+    body = api.problem(503, "no-state")
     assert "holds no bar of TEST_USD" in body["detail"]
     assert api("GET", "/model-info").json()["last_bar_end_at"] is None
     bars = {"bars": bars_json(market.bars.tail(4_000))}
@@ -344,6 +311,6 @@ def test_a_bug_shows_no_trace(api: Api, monkeypatch: pytest.MonkeyPatch) -> None
         msg = "secret detail"
         raise KeyError(msg)
 
-    monkeypatch.setattr(OneSlot, "predict", broken)
-    body = api.refused(500, "internal")
+    monkeypatch.setattr(LocalService, "predict", broken)
+    body = api.problem(500, "internal")
     assert "secret" not in json.dumps(body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -16,7 +17,6 @@ from marketray.serving.auth import TOKEN_VARIABLE, Token, guarded
 from marketray.serving.limits import BodyLimit
 from marketray.serving.problems import install
 from marketray.settings import load_settings
-from tests.serving.test_api import OneSlot
 
 
 def send(app: FastAPI, method: str, path: str, **more: Any) -> httpx.Response:
@@ -141,7 +141,7 @@ def test_a_content_length_that_is_none_is_left_to_the_server() -> None:
 @pytest.mark.parametrize("origins", [[], ["https://desk.example"]])
 def test_pages_of_other_sites_read_nothing_unless_they_are_named(home: Any, origins: list[str]) -> None:
     settings = load_settings(None, {"home": str(home), "serving": {"cors_origins": origins}})
-    app = create_api(OneSlot(None, settings))  # type: ignore[arg-type]  # nothing is asked of the slot
+    app = create_api(SimpleNamespace(settings=settings, token=None))  # type: ignore[arg-type]
     for origin in ("https://desk.example", "https://evil.example"):
         answer = send(app, "GET", "/", headers={"Origin": origin})
         assert answer.status_code == 200

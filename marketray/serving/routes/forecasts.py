@@ -24,7 +24,10 @@ def add(app: FastAPI, service: Service) -> None:
     """POST /predict."""
     examples: Any = {
         "latest": {"summary": "From the service's latest bar", "value": {}},
-        "named": {"summary": "The same, for a named instrument", "value": {"instrument": service.settings.instrument}},
+        "named": {
+            "summary": "The same, for a named instrument",
+            "value": {"instrument": service.settings.instrument},
+        },
     }
     request_body = Body(
         None,
