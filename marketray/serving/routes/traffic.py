@@ -54,7 +54,9 @@ def add(app: FastAPI, service: Service) -> None:
         body: ReloadRequest | None = reload_body,
     ) -> TrafficState:
         asked = body or ReloadRequest()
-        slot = asked.slot or await asyncio.to_thread(_busiest, service.store)
+        slot: str | None = asked.slot
+        if slot is None:
+            slot = await asyncio.to_thread(_busiest, service.store)
         await service.control.change(_who(request), models={slot: asked.model})
         return await _state(service)
 
