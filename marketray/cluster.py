@@ -10,7 +10,7 @@ from marketray.errors import ClusterError
 if TYPE_CHECKING:
     from marketray.settings import Settings
 
-__all__ = ["connect", "prepare_environment"]
+__all__ = ["connect", "prepare_environment", "refuse_node_local_store"]
 
 
 def prepare_environment() -> None:
@@ -52,11 +52,34 @@ def connect(settings: Settings) -> str:
     return f"http://{url}" if url else "not started"
 
 
-def _refuse_node_local_state(settings: Settings) -> None:
+def refuse_node_local_store(settings: Settings) -> None:
+    """Refuse to serve from several nodes with a store that each of them would have for itself.
+
+    A mounted folder does not help here: sqlite's locks do not hold between machines.
+
+    Raises
+    ------
+    ClusterError
+        The connected cluster has several live nodes and serving.store_uri is sqlite.
+    """
+    live = _live_nodes()
+    if live > 1 and settings.store_uri.startswith("sqlite"):
+        msg = (
+            f"the cluster has {live} live nodes but serving.store_uri={settings.store_uri} is on one node's "
+            "disk; required: postgresql://…"
+        )
+        raise ClusterError(msg, hint="name a PostgreSQL that every node can reach")
+
+
+def _live_nodes() -> int:
     import ray
 
-    live = [n for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
-    if len(live) <= 1:
+    return sum(n["Alive"] for n in ray.nodes())  # type: ignore[no-untyped-call]
+
+
+def _refuse_node_local_state(settings: Settings) -> None:
+    live = _live_nodes()
+    if live <= 1:
         return
     local = [
         f"{name}={value}"
@@ -64,7 +87,7 @@ def _refuse_node_local_state(settings: Settings) -> None:
         if "://" not in value or value.startswith(("file:", "sqlite:"))
     ]
     if local and not os.environ.get("MARKETRAY_SHARED_HOME"):
-        msg = f"the cluster has {len(live)} live nodes but {' and '.join(local)} is on one node's disk"
+        msg = f"the cluster has {live} live nodes but {' and '.join(local)} is on one node's disk"
         raise ClusterError(
             msg,
             hint="use s3://… and http://… addresses, or set MARKETRAY_SHARED_HOME=1 if every node mounts "

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import serve
 
-from marketray.errors import SettingsError
+from marketray.cluster import refuse_node_local_store
+from marketray.errors import MarketrayError, RegistryError, SettingsError
 from marketray.serving.auth import Token
 from marketray.serving.control import Control
 from marketray.serving.ingress import Ingress
@@ -52,14 +53,21 @@ class ServedSlot(Slot):
 
 
 def _fetch(settings: Settings, version: int) -> Path:
-    from ray.exceptions import RayTaskError
+    """The version's folder; raises a MarketrayError, whatever became of the task."""
+    from ray.exceptions import RayError, RayTaskError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     try:
         return Path(ray.get(_download.options(scheduling_strategy=here).remote(settings, version)))
-    except RayTaskError as e:
-        raise e.cause from e
+    except RayError as e:
+        if isinstance(e, RayTaskError) and isinstance(e.cause, MarketrayError):
+            raise e.cause from e
+        reason = str(e).strip().splitlines()[-1]
+        msg = f"version {version} was not fetched: {type(e).__name__}: {reason}"
+        raise RegistryError(
+            msg, hint="it is tried again; the dashboard's task _download has the cause"
+        ) from e
 
 
 def application(
@@ -83,16 +91,21 @@ def application(
         There is no such version, or the tracking server cannot be reached.
     SettingsError
         The traffic is none, see `marketray.serving.traffic.Traffic`.
+    ClusterError
+        The cluster has several nodes and the store is on one node's disk.
     """
     from marketray.registry import Registry
     from marketray.serving.store.database import Database
     from marketray.serving.store.traffic_log import TrafficLog
 
+    if ray.is_initialized():
+        refuse_node_local_store(settings)
     registry = Registry(settings)
     versions: dict[str, int | None] = dict.fromkeys(SLOTS)
     for slot, which in (models or {"blue": "champion"}).items():
-        versions[slot] = registry.resolve(which).version
-        registry.download(registry.resolve(which).version)
+        version = registry.resolve(which).version
+        registry.download(version)
+        versions[slot] = version
     first = next(s for s in SLOTS if versions[s] is not None)
     shares = {first: 100.0} if weights is None else weights
     traffic = Traffic(weights=hundredths(shares), models=versions)

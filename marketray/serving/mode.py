@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import atexit
 import os
+import secrets
 import shutil
 import socket
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from marketray.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +37,9 @@ less than 1 s. And replicas run at the machine's usual priority: Ray's own, 15, 
 other work.
 """
 
+_REPLICA_PORTS = range(20_000, 32_700)  # above those of Ray's workers, below those the system gives out
+_PORTS = 100  # a span of its own for each service: Ray's replicas share ports (SO_REUSEPORT) without asking
+
 
 def prepare(settings: Settings) -> None:
     """Before this process starts a Ray of its own to serve with: set what Ray Serve will read.
@@ -54,14 +60,24 @@ def choose_mode(mode: str, environment: Mapping[str, str] = os.environ) -> dict[
         HAProxy does not speak. What the user has set stays.
     environment:
         The variables that are set.
+
+    Raises
+    ------
+    SettingsError
+        ``fast`` with TLS.
     """
-    if mode == "plain" or (mode == "auto" and environment.get("RAY_USE_TLS") == "1"):
+    tls = environment.get("RAY_USE_TLS") == "1"
+    if mode == "fast" and tls:
+        msg = "serving.mode='fast' with RAY_USE_TLS=1; required: auto or plain, for HAProxy speaks no TLS"
+        raise SettingsError(msg, hint="set serving.mode to auto, or end TLS before the service")
+    if mode == "plain" or tls:
         return {}
     if environment.get("RAY_SERVE_ENABLE_HA_PROXY", "1") != "1":
         return {}
     folder = Path(tempfile.mkdtemp(prefix="mr-", dir="/tmp"))  # HAProxy takes no socket path over 97 letters
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     stats, metrics = _free_ports(2)
+    replicas = _REPLICA_PORTS.start + _PORTS * secrets.randbelow(len(_REPLICA_PORTS) // _PORTS)
     chosen = {
         **FLAGS,
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
@@ -71,6 +87,8 @@ def choose_mode(mode: str, environment: Mapping[str, str] = os.environ) -> dict[
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replicas),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replicas + _PORTS - 1),
     }
     return {name: value for name, value in chosen.items() if name not in environment}
 

@@ -1,0 +1,90 @@
+"""What is set before Ray starts, and where the fast mode gives way."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from marketray.errors import SettingsError
+from marketray.serving import mode
+from marketray.serving.mode import FLAGS, choose_mode, prepare
+from marketray.settings import Settings, load_settings
+
+
+@pytest.fixture(autouse=True)
+def folders(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """HAProxy's folders are removed after the test."""
+    ends: list[tuple[Callable[..., object], tuple[Any, ...], dict[str, Any]]] = []
+    monkeypatch.setattr(atexit, "register", lambda f, *a, **k: ends.append((f, a, k)))
+    yield
+    for function, arguments, named in ends:
+        function(*arguments, **named)
+        assert not Path(arguments[0]).exists()
+
+
+def test_auto_is_fast_with_files_and_ports_of_its_own() -> None:
+    first, second = choose_mode("auto", {}), choose_mode("fast", {})
+    assert FLAGS.items() <= first.items()
+    assert first["RAY_SERVE_ENABLE_HA_PROXY"] == first["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
+    own = {name for name in first if name not in FLAGS}
+    assert {n.removeprefix("RAY_SERVE_HAPROXY_") for n in own} >= {
+        *("CONFIG_FILE_LOC", "SOCKET_PATH", "STATS_PORT", "METRICS_PORT", "SERVER_STATE_FILE")
+    }
+    for name in own:
+        value = first[name]
+        if name.startswith("RAY_SERVE_HAPROXY_") and value.startswith("/"):
+            assert len(value) < 97  # the longest path of a socket that HAProxy takes
+            assert Path(value).parent.is_dir()
+            assert value != second[name]
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", int(first["RAY_SERVE_HAPROXY_STATS_PORT"])))  # it is free
+    low, high = (int(first[f"RAY_SERVE_DIRECT_INGRESS_{end}_HTTP_PORT"]) for end in ("MIN", "MAX"))
+    assert (low % 100, high - low) == (0, 99)
+    assert 20_000 <= low < high < 32_768
+
+
+def test_spans_of_ports_differ() -> None:
+    drawn = {choose_mode("fast", {})["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"] for _ in range(20)}
+    assert len(drawn) > 5
+
+
+@pytest.mark.parametrize(
+    ("chosen", "environment"),
+    [
+        ("plain", {}),
+        ("auto", {"RAY_USE_TLS": "1"}),
+        ("plain", {"RAY_USE_TLS": "1"}),
+        ("auto", {"RAY_SERVE_ENABLE_HA_PROXY": "0"}),
+    ],
+)
+def test_plain_where_it_is_asked_for_or_needed(chosen: str, environment: dict[str, str]) -> None:
+    assert choose_mode(chosen, environment) == {}
+
+
+def test_fast_and_tls_contradict_each_other() -> None:
+    with pytest.raises(
+        SettingsError, match=r"serving\.mode='fast' with RAY_USE_TLS=1; required: auto or plain"
+    ):
+        choose_mode("fast", {"RAY_USE_TLS": "1"})
+
+
+def test_what_the_user_has_set_stays() -> None:
+    given = {"RAY_SERVE_HAPROXY_STATS_PORT": "8404", "RAY_worker_niceness": "5"}
+    assert not given.keys() & choose_mode("auto", given).keys()
+
+
+def test_a_ray_that_runs_has_its_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"RAY_ADDRESS": "127.0.0.1:1"}
+    monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.setattr(mode, "choose_mode", lambda mode: {"CHOSEN": mode})
+    prepare(Settings())
+    assert environment == {"RAY_ADDRESS": "127.0.0.1:1"}
+    del environment["RAY_ADDRESS"]
+    prepare(load_settings(None, {"serving": {"mode": "plain"}}))
+    assert environment == {"CHOSEN": "plain"}
