@@ -14,7 +14,7 @@ from marketray.errors import MarketrayError
 from marketray.serving.failures import answer_error
 from marketray.serving.limits import BodyLimit
 from marketray.serving.problems import MEDIA_TYPE, install
-from marketray.serving.routes import forecasts, probes, traffic
+from marketray.serving.routes import forecasts, page, probes, recent, traffic
 
 if TYPE_CHECKING:
     from marketray.serving.answers import Answer
@@ -108,6 +108,8 @@ def create_api(service: Service, lifespan: Any = None) -> FastAPI:
     app.add_exception_handler(MarketrayError, answer_error)
     traffic.add(app, service)
     probes.add(app, service)
+    page.add(app)
+    recent.add(app, service)
     forecasts.add(app, service)
     documented = cache(lambda: _document(app))
     app.openapi = documented  # type: ignore[method-assign]  # FastAPI's way to extend the document

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fastapi import Request, Response
+
 import marketray
 from marketray.serving.problems import ProblemError, problem
 from marketray.serving.routes.documented import problems
+from marketray.serving.routes.page import page, prefers_html
 from marketray.serving.schemas import Health, Index, ModelInfo, Ready
 
 if TYPE_CHECKING:
@@ -20,13 +23,23 @@ __all__ = ["add"]
 def add(app: FastAPI, service: Service) -> None:
     """GET /, /health, /ready and /model-info."""
 
-    @app.get("/", summary="Where to find what")
-    async def index() -> Index:
+    @app.get(
+        "/",
+        summary="Where to find what; the page where HTML is asked for",
+        response_model=Index,
+        responses={200: {"content": {"text/html": {}}}},
+    )
+    async def index(request: Request, response: Response) -> Index | Response:
+        if prefers_html(request.headers.get("accept", "")):
+            return page(request)
+        response.headers["Vary"] = "Accept"
         endpoints = {
             "/health": "liveness",
             "/ready": "readiness",
             "/model-info": "the served model",
             "/predict": "POST: forecast",
+            "/predictions/decisions": "what the models said of the latest decisions",
+            "/bars/recent": "the latest bars",
             "/docs": "documentation",
         }
         return Index(service="marketray", version=marketray.__version__, endpoints=endpoints)
