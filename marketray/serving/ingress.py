@@ -99,20 +99,28 @@ class Ingress:
             deadline_seconds=settings.serving.deadline_seconds,
         )
         self._misses = dict.fromkeys(SLOTS, 0)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._told = ""
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create_api(self, self._lifespan)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._watch())]
+        self._tasks += [asyncio.create_task(self._follow()), asyncio.create_task(self._watch())]
         try:
             yield
         finally:
-            for task in tasks:
+            for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
             await asyncio.to_thread(self._writer.close, 5.0)
+
+    def check_health(self) -> None:
+        """Called by Serve; an ingress that looks after nothing any more is replaced."""
+        if any(task.done() for task in self._tasks):
+            msg = "the ingress does not follow the traffic or the slots any more; its log has the cause"
+            raise RuntimeError(msg)
 
     async def refresh(self) -> int:
         """Take the traffic now in force from the log; its number there."""
@@ -167,8 +175,11 @@ class Ingress:
         while True:
             try:
                 await self.refresh()
+                self._told = ""
             except StoreError as e:  # the split in force stands
-                logger.warning("the traffic log cannot be read: %s", e)
+                if e.message != self._told:
+                    logger.warning("the traffic log cannot be read: %s", e)
+                    self._told = e.message
             await asyncio.sleep(_POLL_SECONDS)
 
     async def _watch(self) -> None:
@@ -205,15 +216,16 @@ class Ingress:
         self._writer.put(_row(attempt, version, self.settings.model_name, self.settings.instrument))
 
     def _paired(self, shadow: Answer, served: Answer) -> None:
-        said = [
-            a.predicted_return if a.predicted_return is not None else a.probability_up
-            for a in (shadow, served)
-        ]
-        if None in said:
-            return
-        middle = 0.0 if shadow.predicted_return is not None else 0.5
-        identity = shadow.identity
-        self.outcomes.paired(identity.slot, identity.model_version, said[0] - middle, said[1] - middle)  # type: ignore[operator]
+        ours, theirs = _lean(shadow), _lean(served)
+        if ours is not None and theirs is not None:
+            self.outcomes.paired(shadow.identity.slot, shadow.identity.model_version, ours, theirs)
+
+
+def _lean(said: Answer) -> float | None:
+    """The predicted return; of a direction model P(up) − ½."""
+    if said.predicted_return is not None:
+        return said.predicted_return
+    return None if said.probability_up is None else said.probability_up - 0.5
 
 
 def _row(attempt: Attempt, version: int, model_name: str, served: str) -> PredictionRow:
