@@ -10,11 +10,12 @@ from marketray.bars import COLUMNS as BAR_COLUMNS
 from marketray.bars import OPTIONAL as OPTIONAL_COLUMNS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime, timedelta
 
     from marketray.lake import Lake
 
-__all__ = ["BAR_COLUMNS", "OPTIONAL_COLUMNS", "bar_schema", "read_tail"]
+__all__ = ["BAR_COLUMNS", "OPTIONAL_COLUMNS", "bar_schema", "read_at", "read_tail"]
 
 _DATASET = "bronze/bars"
 
@@ -46,6 +47,17 @@ def read_tail(
     if not frames:
         return pl.DataFrame(schema=bar_schema())
     return pl.concat(frames[::-1]).sort("time").tail(rows)
+
+
+def read_at(lake: Lake, instrument: str, times: Sequence[datetime]) -> pl.DataFrame:
+    """The bars that open at these times, UTC, as far as the lake has them."""
+    months = {f"{time:%Y-%m}" for time in times}
+    frames = [pl.DataFrame(schema=bar_schema())]
+    for partition in lake.partitions(_DATASET, instrument=instrument):
+        if partition["month"] in months:
+            frame = _with_all_columns(pl.DataFrame(lake.read(_DATASET, partition)))
+            frames.append(frame.filter(pl.col("time").is_in(list(times))))
+    return pl.concat(frames)
 
 
 def bar_schema() -> dict[str, pl.DataType]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from marketray.serving.schemas import Evidence, Forecasted, Interval
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from marketray.serving.forecaster import Forecast, Forecaster, Row
 
-__all__ = ["Answer", "Identity", "answer"]
+__all__ = ["Answer", "Batch", "Identity", "answer"]
 
 _INTERVAL_LEVEL = 0.8
 
@@ -55,6 +57,13 @@ class Answer:
         """JSON of `PredictResponse`; `request_id` is printable ASCII."""
         quoted = request_id.replace("\\", "\\\\").replace('"', '\\"')
         return b'%b,"request_id":"%b","latency_ms":%.3f}' % (self.body[:-1], quoted.encode(), latency_ms)
+
+
+class Batch(NamedTuple):
+    """What a model says of rows of features: /model-info's content, and its values, shape (n,)."""
+
+    info: dict[str, Any]
+    values: npt.NDArray[Any]
 
 
 def answer(identity: Identity, forecaster: Forecaster, row: Row, forecast: Forecast) -> Answer:

@@ -14,10 +14,13 @@ from marketray.errors import MarketrayError
 from marketray.serving.failures import answer_error
 from marketray.serving.limits import BodyLimit
 from marketray.serving.problems import MEDIA_TYPE, install
-from marketray.serving.routes import forecasts, page, probes, recent, traffic
+from marketray.serving.routes import bars, forecasts, monitoring, page, probes, recent, records, traffic
 
 if TYPE_CHECKING:
-    from marketray.serving.answers import Answer
+    from collections.abc import Mapping, Sequence
+
+    from marketray.features.online import Refusal
+    from marketray.serving.answers import Answer, Batch
     from marketray.serving.auth import Token
     from marketray.serving.router import Ask
     from marketray.serving.schemas import Problem
@@ -41,6 +44,10 @@ class TrafficControl(Protocol):
 
     async def cancel(self, who: str, reason: str) -> dict[str, Any]:
         """End the rollout that is running."""
+        ...
+
+    async def rollback(self, who: str) -> None:
+        """Cancel the rollout that is running, else go back to what answered before."""
         ...
 
     async def tell_slots(self) -> None:
@@ -85,6 +92,14 @@ class Service(Protocol):
         """The slot that answered, and its answer; a problem where there is none."""
         ...
 
+    async def predict_features(self, ask: Ask) -> tuple[str, Batch | Problem]:
+        """The same for rows of features."""
+        ...
+
+    async def refusals(self, bars: Sequence[Mapping[str, Any]]) -> list[Refusal | None] | Problem:
+        """Why each of the bars cannot be appended; a problem where there is no state to append to."""
+        ...
+
 
 def create_api(service: Service, lifespan: Any = None) -> FastAPI:
     """The application."""
@@ -111,6 +126,9 @@ def create_api(service: Service, lifespan: Any = None) -> FastAPI:
     page.add(app)
     recent.add(app, service)
     forecasts.add(app, service)
+    bars.add(app, service)
+    records.add(app, service)
+    monitoring.add(app, service)
     documented = cache(lambda: _document(app))
     app.openapi = documented  # type: ignore[method-assign]  # FastAPI's way to extend the document
     return app

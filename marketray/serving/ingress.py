@@ -12,7 +12,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 
 from marketray.errors import StoreError
-from marketray.serving.answers import Answer
+from marketray.serving.answers import Answer, Batch
 from marketray.serving.api import create_api
 from marketray.serving.handles import ControlHandle
 from marketray.serving.outcomes import Outcomes
@@ -25,12 +25,14 @@ from marketray.serving.store.writer import PredictionWriter
 from marketray.serving.traffic import SLOTS, bucket
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
+    import numpy.typing as npt
     import polars as pl
     from fastapi import FastAPI
     from ray.serve.handle import DeploymentHandle
 
+    from marketray.features.online import Refusal
     from marketray.serving.auth import Token
     from marketray.serving.control import Control
     from marketray.serving.router import Ask, Attempt
@@ -55,6 +57,11 @@ class HandleClient:
     async def predict(self, instrument: str | None, bars: pl.DataFrame | None) -> Answer | Problem:
         """See `marketray.serving.router.SlotClient`."""
         found: Answer | Problem = await self.call("predict", instrument, bars)
+        return found
+
+    async def predict_features(self, columns: Sequence[str], rows: npt.NDArray[Any]) -> Batch | Problem:
+        """See `marketray.serving.router.SlotClient`."""
+        found: Batch | Problem = await self.call("predict_features", columns, rows)
         return found
 
     async def call(self, method: str, *arguments: Any) -> Any:
@@ -153,22 +160,39 @@ class Ingress:
 
     async def status(self, slot: str | None = None) -> SlotStatus:
         """Status of a slot, by default of the one that most requests go to; raises ProblemError."""
-        traffic = self.router.traffic
-        name = slot or max(SLOTS, key=lambda s: (traffic.weights[s], s not in self.router.unwell))
+        status: SlotStatus = await self._asked(slot or self._busiest(), _PROBE_SECONDS, "status")
+        return status
+
+    async def refusals(self, bars: Sequence[Mapping[str, Any]]) -> list[Refusal | None] | Problem:
+        """Why the busiest slot could not append each of the bars; raises ProblemError."""
+        seconds = self.settings.serving.deadline_seconds
+        refused: list[Refusal | None] | Problem = await self._asked(
+            self._busiest(), seconds, "refusals", bars
+        )
+        return refused
+
+    def _busiest(self) -> str:
+        traffic, unwell = self.router.traffic, self.router.unwell
+        return max(SLOTS, key=lambda s: (traffic.models[s] is not None, s not in unwell, traffic.weights[s]))
+
+    async def _asked(self, slot: str, seconds: float, method: str, *arguments: Any) -> Any:
         try:
-            async with asyncio.timeout(_PROBE_SECONDS):
-                status: SlotStatus = await self._clients[name].call("status")
+            async with asyncio.timeout(seconds):
+                return await self._clients[slot].call(method, *arguments)
         except TimeoutError as e:
-            detail = f"slot {name} did not answer within {_PROBE_SECONDS:g} s"
+            detail = f"slot {slot} did not answer within {seconds:g} s"
             raise ProblemError(problem("slot-late", 503, "No answer in time", detail)) from e
         except SlotError as e:
-            detail = f"slot {name} gave no answer: {e}"
+            detail = f"slot {slot} gave no answer: {e}"
             raise ProblemError(problem(f"slot-{e.kind}", 503, "No replica", detail)) from e
-        return status
 
     async def predict(self, ask: Ask) -> tuple[str, Answer | Problem]:
         """See `marketray.serving.router.Router.predict`."""
         return await self.router.predict(ask)
+
+    async def predict_features(self, ask: Ask) -> tuple[str, Batch | Problem]:
+        """See `marketray.serving.router.Router.predict_features`."""
+        return await self.router.predict_features(ask)
 
     async def _follow(self) -> None:
         """Have the traffic of the log within a moment, also where the word to refresh was missed."""
@@ -206,13 +230,17 @@ class Ingress:
         ms = attempt.seconds * 1e3
         version = self.router.traffic.models[attempt.slot] or 0
         result = attempt.result
-        if isinstance(result, Answer):
+        if isinstance(result, Batch):  # one outcome, and its time a row, beside those of single rows
+            self.outcomes.answered(attempt.slot, result.info["model_version"], ms / len(result.values))
+        elif isinstance(result, Answer):
             version = result.identity.model_version
             self.outcomes.answered(attempt.slot, version, ms)
         elif attempt.failed:
             self.outcomes.failed(attempt.slot, version, ms)
         elif result.status == 422:
             return  # the caller's mistake says nothing of the model
+        if attempt.ask.features is not None:
+            return  # rows of the caller's own making are no part of the record
         self._writer.put(_row(attempt, version, self.settings.model_name, self.settings.instrument))
 
     def _paired(self, shadow: Answer, served: Answer) -> None:
@@ -231,6 +259,7 @@ def _lean(said: Answer) -> float | None:
 def _row(attempt: Attempt, version: int, model_name: str, served: str) -> PredictionRow:
     """The attempt as the store keeps it."""
     ask, result = attempt.ask, attempt.result
+    assert not isinstance(result, Batch)
     common: dict[str, Any] = {
         "request_id": ask.request_id if attempt.number == 1 else f"{ask.request_id}#{attempt.number}",
         "instrument": ask.instrument or served,

@@ -6,16 +6,17 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from marketray.serving.answers import Answer
+from marketray.serving.answers import Answer, Batch
 from marketray.serving.problems import problem
 from marketray.serving.schemas import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
+    import numpy.typing as npt
     import polars as pl
 
     from marketray.serving.traffic import Traffic
@@ -63,6 +64,10 @@ class SlotClient(Protocol):
         """Its answer, or why there is none; raises SlotError where it cannot be reached."""
         ...
 
+    async def predict_features(self, columns: Sequence[str], rows: npt.NDArray[Any]) -> Batch | Problem:
+        """What its model says of rows of features; raises SlotError where it cannot be reached."""
+        ...
+
 
 @dataclass(frozen=True)
 class Ask:
@@ -78,6 +83,8 @@ class Ask:
         The client's own key (X-Client-Key), None where it gave none.
     instrument, bars:
         As in `marketray.serving.schemas.PredictRequest`, bars as a table.
+    features:
+        Names and rows of features that are asked for instead, shape (n, names).
     """
 
     request_id: str
@@ -85,6 +92,7 @@ class Ask:
     client: str | None = None
     instrument: str | None = None
     bars: pl.DataFrame | None = None
+    features: tuple[Sequence[str], npt.NDArray[Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,7 @@ class Attempt:
     slot: str
     shadow: bool
     number: int
-    result: Answer | Problem
+    result: Answer | Batch | Problem
     failed: bool
     seconds: float
 
@@ -174,11 +182,18 @@ class Router:
         chosen = self.choose(ask)
         seen = self._ask_shadow(ask, chosen)
         slot, result = await self._answer(ask, chosen)
+        assert not isinstance(result, Batch)
         if seen is not None:
             seen.set_result(result)
         return slot, result
 
-    async def _answer(self, ask: Ask, chosen: str) -> tuple[str, Answer | Problem]:
+    async def predict_features(self, ask: Ask) -> tuple[str, Batch | Problem]:
+        """The same for rows of features, which no shadow is asked."""
+        slot, result = await self._answer(ask, self.choose(ask))
+        assert not isinstance(result, Answer)
+        return slot, result
+
+    async def _answer(self, ask: Ask, chosen: str) -> tuple[str, Answer | Batch | Problem]:
         ends = time.perf_counter() + self._deadline_seconds
         other = self._other(chosen)
         first = await self._attempt(ask, chosen, self._attempt_seconds if other else self._deadline_seconds)
@@ -222,10 +237,14 @@ class Router:
     ) -> Attempt:
         began = time.perf_counter()
         failed = True
-        result: Answer | Problem
+        result: Answer | Batch | Problem
+        client = self._clients[slot]
         try:
             async with asyncio.timeout(seconds):
-                result = await self._clients[slot].predict(ask.instrument, ask.bars)
+                if ask.features is None:
+                    result = await client.predict(ask.instrument, ask.bars)
+                else:
+                    result = await client.predict_features(*ask.features)
         except TimeoutError:
             detail = f"slot {slot} did not answer within {seconds:.3g} s"
             result = problem("slot-late", 504, "No answer in time", detail)

@@ -52,6 +52,9 @@ def _iso_text(value: Any) -> Any:
 
 
 def _to_utc(value: datetime) -> datetime:
+    if not 1900 <= value.year < 2200:
+        msg = f"got the year {value.year}; required: 1900 … 2199"
+        raise ValueError(msg)
     return value.astimezone(UTC)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from marketray.errors import MarketrayError, RegistryError, StoreError
-from marketray.serving.answers import Answer, Identity
+from marketray.serving.answers import Answer, Batch, Identity
 from marketray.serving.problems import problem
 from marketray.serving.schemas import Problem
 
@@ -123,13 +123,13 @@ class Slot:
 
     async def predict_features(
         self, columns: Sequence[str], rows: npt.NDArray[Any]
-    ) -> tuple[dict[str, Any], npt.NDArray[Any]] | Problem:
+    ) -> Batch | Problem:
         """The model's answers for rows of features and what it is, see `LiveModel.from_features`."""
         model = self._model
         if model is None:
             return self._nothing()
         values = await asyncio.to_thread(model.from_features, columns, rows)
-        return values if isinstance(values, Problem) else (_info(model), values)
+        return values if isinstance(values, Problem) else Batch(_info(model), values)
 
     async def refusals(self, bars: Sequence[Mapping[str, Any]]) -> list[Refusal | None] | Problem:
         """Why each of the bars cannot be appended, see `LiveModel.refusals`; a problem without a state."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import httpx
 from fastapi import FastAPI
 
 from marketray.errors import TrafficError
+from marketray.features.online import Refusal
 from marketray.registry import UnknownVersionError
-from marketray.serving.answers import Answer
+from marketray.serving.answers import Answer, Batch
 from marketray.serving.api import create_api
 from marketray.serving.auth import Token
 from marketray.serving.journal import Journal
@@ -116,6 +117,12 @@ class LocalService:
 
     async def predict(self, ask: Ask) -> tuple[str, Answer | Problem]:
         return await self.router.predict(ask)
+
+    async def predict_features(self, ask: Ask) -> tuple[str, Batch | Problem]:
+        return await self.router.predict_features(ask)
+
+    async def refusals(self, bars: Sequence[Mapping[str, Any]]) -> list[Refusal | None] | Problem:
+        return await self.slots["blue"].refusals(bars)
 
 
 class Client:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from fastapi import Body, FastAPI, Request, Response
 
 from marketray.serving.problems import ProblemError, request_id_of
 from marketray.serving.router import Ask
 from marketray.serving.routes.documented import ClientKey, RequestId, problems
 from marketray.serving.schemas import PredictRequest, PredictResponse, Problem
+from marketray.serving.schemas_records import BatchRequest, BatchResponse
 from marketray.serving.state import bars_frame
 
 if TYPE_CHECKING:
@@ -21,7 +24,7 @@ __all__ = ["add"]
 
 
 def add(app: FastAPI, service: Service) -> None:
-    """POST /predict."""
+    """POST /predict and /predict/batch."""
     examples: Any = {
         "latest": {"summary": "From the service's latest bar", "value": {}},
         "named": {
@@ -39,7 +42,7 @@ def add(app: FastAPI, service: Service) -> None:
         "/predict",
         summary="Forecast",
         response_model=PredictResponse,
-        responses=problems(400, 422, 503, 504),
+        responses=problems(400, 413, 422, 503, 504),
     )
     async def predict(
         request: Request,
@@ -58,3 +61,32 @@ def add(app: FastAPI, service: Service) -> None:
             raise ProblemError(answer)
         document = answer.document(request_id, (time.perf_counter() - started) * 1e3)
         return Response(document, media_type="application/json")
+
+    @app.post(
+        "/predict/batch",
+        summary="Forecasts of rows of features, in one call of one model",
+        responses=problems(400, 413, 422, 503, 504),
+    )
+    async def predict_batch(
+        request: Request,
+        body: BatchRequest,
+        x_request_id: RequestId = None,
+        x_client_key: ClientKey = None,
+    ) -> BatchResponse:
+        started = time.perf_counter()
+        del x_request_id
+        request_id = request_id_of(request)
+        rows = await asyncio.to_thread(np.array, body.rows, np.float32)  # None becomes NaN
+        ask = Ask(request_id, datetime.now(UTC), x_client_key, features=(body.columns, rows))
+        slot, batch = await service.predict_features(ask)
+        if isinstance(batch, Problem):
+            raise ProblemError(batch)
+        return BatchResponse(
+            model_version=batch.info["model_version"],
+            slot=slot,
+            feature_catalog=batch.info["feature_catalog"],
+            task=batch.info["task"],
+            values=batch.values.tolist(),
+            request_id=request_id,
+            latency_ms=(time.perf_counter() - started) * 1e3,
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TypedDict
 
@@ -17,6 +18,7 @@ from marketray.serving.store.tables import BARS
 __all__ = ["Appended", "ConflictingBarError", "LiveBars"]
 
 _MOST = 10_000
+_TIMES = 1_000  # of one query
 
 
 class ConflictingBarError(StoreError):
@@ -97,6 +99,15 @@ class LiveBars:
             if last is None:
                 return _table(connection, query), after
             return _table(connection, query.where(BARS.c.arrival <= last)), last
+
+    def at(self, instrument: str, times: Sequence[datetime]) -> pl.DataFrame:
+        """The bars that open at these times, in any order."""
+        with self._database.reading("reading live bars") as connection:
+            parts = [
+                _table(connection, _bars_of(instrument).where(BARS.c.time.in_(times[i : i + _TIMES])))
+                for i in range(0, len(times), _TIMES)
+            ]
+        return pl.concat([pl.DataFrame(schema=bar_schema()), *parts])
 
     def last(self, instrument: str) -> datetime | None:
         """Open of the newest bar, UTC; None where there is no bar."""
