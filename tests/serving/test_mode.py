@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,22 @@ def test_plain_where_it_is_asked_for_or_needed(chosen: str, environment: dict[st
 
 def test_fast_and_tls_contradict_each_other() -> None:
     with pytest.raises(
-        SettingsError, match=r"serving\.mode='fast' with RAY_USE_TLS=1; required: auto or plain"
+        SettingsError, match=r"serving\.mode='fast', but RAY_USE_TLS=1, .*; required: auto or"
     ):
         choose_mode("fast", {"RAY_USE_TLS": "1"})
+
+
+def test_without_haproxy_auto_is_plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_program = {"RAY_SERVE_HAPROXY_BINARY_PATH": str(tmp_path / "gone")}
+    assert choose_mode("auto", no_program) == {}
+    with pytest.raises(SettingsError, match="'fast', but there is no HAProxy"):
+        choose_mode("fast", no_program)
+    assert choose_mode("auto", {"RAY_SERVE_HAPROXY_BINARY_PATH": sys.executable})
+    monkeypatch.setattr(mode, "find_spec", lambda name: None)
+    monkeypatch.setattr(mode.shutil, "which", lambda name: None)
+    assert choose_mode("auto", {}) == {}
+    monkeypatch.setattr(mode.shutil, "which", lambda name: "/usr/sbin/haproxy")
+    assert FLAGS.items() <= choose_mode("auto", {}).items()
 
 
 def test_what_the_user_has_set_stays() -> None:
