@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
 import os
+import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,12 +21,16 @@ from marketray.settings import Settings, load_settings
 @pytest.fixture(autouse=True)
 def folders(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """HAProxy's folders are removed after the test."""
-    ends: list[tuple[Callable[..., object], tuple[Any, ...], dict[str, Any]]] = []
-    monkeypatch.setattr(atexit, "register", lambda f, *a, **k: ends.append((f, a, k)))
+    made: list[Path] = []
+
+    def register(function: object, folder: Path, **_: object) -> None:
+        assert function is shutil.rmtree
+        made.append(folder)
+
+    monkeypatch.setattr(mode, "atexit", SimpleNamespace(register=register))
     yield
-    for function, arguments, named in ends:
-        function(*arguments, **named)
-        assert not Path(arguments[0]).exists()
+    for folder in made:
+        shutil.rmtree(folder)
 
 
 def test_auto_is_fast_with_files_and_ports_of_its_own() -> None:
