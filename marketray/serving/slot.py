@@ -121,9 +121,7 @@ class Slot:
             return model.latest()
         return await asyncio.to_thread(model.from_bars, bars)
 
-    async def predict_features(
-        self, columns: Sequence[str], rows: npt.NDArray[Any]
-    ) -> Batch | Problem:
+    async def predict_features(self, columns: Sequence[str], rows: npt.NDArray[Any]) -> Batch | Problem:
         """The model's answers for rows of features and what it is, see `LiveModel.from_features`."""
         model = self._model
         if model is None:
