@@ -1,4 +1,4 @@
-"""Everything that is not on a request's path: the registry, changes of the traffic, rollouts."""
+"""Everything that is not on a request's path: the registry, changes of the traffic, rollouts, labels."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from marketray.serving.conduct import Conductor
 from marketray.serving.journal import Journal
 from marketray.serving.rollback import ROLLBACK, earlier, serving
 from marketray.serving.rollout import Plan, cancel, start
-from marketray.serving.store.database import Database
-from marketray.serving.store.scores import Scores
+from marketray.serving.settle import Settler
+from marketray.serving.store import open_store
 from marketray.serving.traffic import SLOTS
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 _LOAD_SECONDS = 60.0
 _LOOK_SECONDS = 0.25
+_SETTLE_SECONDS = 5.0
 _ANSWER_SECONDS = 1.0
 _HISTORY = 200  # changes among which a rollback looks
 
@@ -49,13 +50,15 @@ class Control:
         self._tasks: list[asyncio.Task[None]] = []
         self._settings = settings
         self._application = application
-        database = Database(settings.store_uri)
-        self._journal = Journal(database)
+        store = open_store(settings.store_uri)
+        self._journal = Journal(store.database)
+        self._settler = Settler(settings, store)
         self._changing = asyncio.Lock()
         self._conductor = Conductor(
-            settings, self._journal, Scores(database), self._snapshots, lambda: self.tell("ingress")
+            settings, self._journal, store.scores, self._snapshots, lambda: self.tell("ingress")
         )
-        self._tasks.append(asyncio.create_task(_again_and_again(self._conduct, _LOOK_SECONDS)))
+        for work, pause in ((self._conduct, _LOOK_SECONDS), (self._settle, _SETTLE_SECONDS)):
+            self._tasks.append(asyncio.create_task(_again_and_again(work, pause)))
 
     def __del__(self) -> None:
         """Called by Serve before the replica ends."""
@@ -66,7 +69,7 @@ class Control:
     def check_health(self) -> None:
         """Called by Serve; a control that no longer does its work is replaced."""
         if any(task.done() for task in self._tasks):
-            msg = "control has stopped looking after the rollouts; its log has the cause"
+            msg = "control no longer looks after rollouts and labels; its log has the cause"
             raise RuntimeError(msg)
 
     async def change(
@@ -170,7 +173,7 @@ class Control:
             plan = Plan.of(slot, version, self._settings.serving.rollout, changes)
             start(plan, before.traffic, _now())
             loading = before.traffic.changed(models={**before.traffic.models, slot: version})
-            entry = await self._loaded(before, loading, who)
+            entry = await self._loaded(before, loading, who, {slot})
             rollout = start(plan, before.traffic, _now())
             stored = await asyncio.to_thread(self._journal.start, rollout, who=who, seq=entry.seq)
             await self.tell("ingress")
@@ -199,19 +202,24 @@ class Control:
 
     async def _apply(self, before: Entry, wanted: Traffic, who: str, action: str, reason: str) -> Entry:
         """Put `wanted` into force when its new models are loaded."""
-        entry = await self._loaded(before, _while_loading(before.traffic, wanted), who)
+        more = {s for s in SLOTS if wanted.weights[s] > before.traffic.weights[s]}
+        entry = await self._loaded(before, _while_loading(before.traffic, wanted), who, more)
         return await self._append(wanted, who, action, reason, entry.seq)
 
-    async def _loaded(self, before: Entry, loading: Traffic, who: str) -> Entry:
-        """Have the slots load the new models of `loading`; the entry in force then, `before` without any."""
-        slots = [s for s in SLOTS if loading.models[s] not in (None, before.traffic.models[s])]
-        if not slots:
-            return before
-        entry = await self._append(loading, who, "load", f"load {_told(loading, slots)}", before.seq)
+    async def _loaded(self, before: Entry, loading: Traffic, who: str, needed: set[str]) -> Entry:
+        """Have the slots load the new models of `loading`; the entry in force then, `before` without any.
+
+        Returns when these slots and those that are `needed` have a forecast.
+        """
+        new = {s for s in SLOTS if loading.models[s] not in (None, before.traffic.models[s])}
+        entry = before
+        if new:
+            entry = await self._append(loading, who, "load", f"load {_told(loading, new)}", before.seq)
         try:
-            await self._await_loaded(loading, slots)
+            await self._await_loaded(loading, new | needed)
         except ServingError as e:
-            await self._append(before.traffic, who, "undo", e.message, entry.seq)
+            if new:
+                await self._append(before.traffic, who, "undo", e.message, entry.seq)
             raise
         return entry
 
@@ -249,15 +257,15 @@ class Control:
         await self.tell("ingress")
         return entry
 
-    async def _await_loaded(self, wanted: Traffic, slots: list[str]) -> None:
-        """Until all replicas of the slots answer with their new version."""
+    async def _await_loaded(self, wanted: Traffic, slots: set[str]) -> None:
+        """Until all replicas of the slots have a forecast of their new version."""
         ends = time.monotonic() + _LOAD_SECONDS
-        for slot in slots:
+        for slot in sorted(slots):
             while True:
                 answers = await self.tell(f"slot-{slot}")
-                if answers and all(found == wanted.models[slot] for found, _ in answers):
-                    break
                 told = [p for _, p in answers if p is not None]
+                if answers and not told and all(found == wanted.models[slot] for found, _ in answers):
+                    break
                 if told or time.monotonic() > ends:
                     reason = told[0] if told else f"not loaded within {_LOAD_SECONDS:g} s"
                     msg = f"slot {slot} cannot serve version {wanted.models[slot]}: {reason}"
@@ -289,6 +297,10 @@ class Control:
         async with self._changing:
             await self._conductor.look()
 
+    async def _settle(self) -> None:
+        while await asyncio.to_thread(self._settler.settle):
+            pass
+
 
 async def _again_and_again(work: Callable[[], Awaitable[object]], pause_seconds: float) -> None:
     """Do `work` for ever; what goes wrong is logged when it begins and tried again."""
@@ -314,5 +326,5 @@ def _while_loading(now: Traffic, wanted: Traffic) -> Traffic:
     return now.changed(models=models)
 
 
-def _told(traffic: Traffic, slots: list[str]) -> str:
-    return ", ".join(f"version {traffic.models[s]} into {s}" for s in slots)
+def _told(traffic: Traffic, slots: set[str]) -> str:
+    return ", ".join(f"version {traffic.models[s]} into {s}" for s in sorted(slots))
