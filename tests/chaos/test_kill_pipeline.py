@@ -15,9 +15,11 @@ import psutil
 import pytest
 import yaml
 
+from marketray.pipeline import run_stage
+from marketray.settings import load_settings
+
 STAGES = """
 import sys
-from marketray.cluster import connect
 from marketray.pipeline import run_stage
 from marketray.settings import load_settings
 settings = load_settings(sys.argv[1])
@@ -25,8 +27,7 @@ import ray
 ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
 print("ready", flush=True)
 for stage in ("ingest", "features", "dataset"):
-    result = run_stage(stage, settings)
-    print(stage, result.written, result.skipped, flush=True)
+    run_stage(stage, settings)
 """
 
 
@@ -74,11 +75,10 @@ def written(home: Path) -> dict[str, str]:
 
 
 def finish(config: Path) -> dict[str, tuple[int, int]]:
-    """Run all three stages to the end; stage -> (partitions written, skipped)."""
-    process = start(config)
-    out, _ = process.communicate(timeout=240)
-    assert process.returncode == 0
-    return {line.split()[0]: (int(line.split()[1]), int(line.split()[2])) for line in out.splitlines()}
+    """Run all three stages to the end on this process's Ray; stage -> (partitions written, skipped)."""
+    settings = load_settings(config)
+    results = {stage: run_stage(stage, settings) for stage in ("ingest", "features", "dataset")}
+    return {stage: (result.written, result.skipped) for stage, result in results.items()}
 
 
 def check(tmp_path: Path, bars: int, kills: int) -> None:
@@ -104,10 +104,10 @@ def check(tmp_path: Path, bars: int, kills: int) -> None:
     assert {stage: wrote for stage, (wrote, _) in finish(config).items()} == dict.fromkeys(totals, 0)
 
 
-def test_a_run_killed_twice_ends_byte_equal(tmp_path: Path) -> None:
+def test_a_run_killed_twice_ends_byte_equal(ray_local: None, tmp_path: Path) -> None:
     check(tmp_path, bars=20_000, kills=2)
 
 
 @pytest.mark.slow
-def test_a_run_killed_twelve_times_ends_byte_equal(tmp_path: Path) -> None:
+def test_a_run_killed_twelve_times_ends_byte_equal(ray_local: None, tmp_path: Path) -> None:
     check(tmp_path, bars=200_000, kills=12)
