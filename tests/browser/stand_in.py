@@ -151,13 +151,16 @@ def decisions(times: list[datetime], closes: Any, now: datetime, rng: Any) -> li
     for i in range(len(times) - 1, 20, -2):
         decided = times[i] + MINUTE
         came = float(closes[i + 30] / closes[i] - 1) if i + 30 < len(times) else None
-        r = float(rng.normal(0, 1.2e-4))
-        rows.append({
-            "decision_at": iso(decided), "target_at": iso(decided + 30 * MINUTE), "slot": "blue",
-            "model_version": 7, "shadow": False, "last_close": float(closes[i]), "predicted_return": r,
-            "probability_up": 0.5 + math.copysign(0.02, r), "direction": "up" if r > 0 else "down",
-            "actual_return": came, "actual_reason": None,
-        })  # fmt: skip
+        for slot, version in (("blue", 7), ("green", 8)):
+            if slot == "green" and i < 150:
+                continue
+            r = float(rng.normal(0, 1.2e-4))
+            rows.append({
+                "decision_at": iso(decided), "target_at": iso(decided + 30 * MINUTE), "slot": slot,
+                "model_version": version, "shadow": slot == "green", "last_close": float(closes[i]),
+                "predicted_return": r, "probability_up": 0.5 + math.copysign(0.02, r),
+                "direction": "up" if r > 0 else "down", "actual_return": came, "actual_reason": None,
+            })  # fmt: skip
     return rows
 
 

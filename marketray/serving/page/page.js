@@ -1,11 +1,12 @@
-// The page: reads the service's JSON, draws it, and follows the stream. What is null there is "—" here, with why.
+// Reads the service's JSON, draws it, follows the stream. What is null there is "—" here, with why.
 
 const MINUTE = 60e3;
 const SILENT = 40e3; // the stream has a heartbeat every 15 s
 const POLL = 15e3;
 const PARTS = {
+  forecast: ["predict", drawForecast, showLink],
   model: ["model-info", drawModel, drawEvidence, drawForecast],
-  traffic: ["traffic", drawTraffic, drawRollout, drawForecast],
+  traffic: ["traffic", drawTraffic, drawRollout],
   bars: ["bars/recent?limit=240", drawForecast],
   record: ["predictions/decisions?limit=120", drawRecord],
   news: ["news/recent?limit=60", drawNews],
@@ -13,16 +14,14 @@ const PARTS = {
 };
 const data = {}; // latest answer by part
 const wrong = {}; // why the latest answer of a part is none
-const forecasts = {}; // latest by slot
-const stream = { socket: null, open: false, last: null, tries: 0, retryAt: 0, heard: 0 };
-let refused = null; // why the service has no forecast now
+const stream = { open: false, last: null, tries: 0, retryAt: 0, heard: 0 };
 
-// ---- markup: what was read is only ever set as text
+// Markup. What was read is only ever set as text.
 
 const $ = id => document.getElementById(id);
 const fill = (id, ...parts) => refill(document.querySelector(`#${id} .body`), parts);
 
-function make(node, parts) { // parts: nodes, texts, attributes as objects; null and false are left out
+function make(node, parts) { // nodes, texts, attributes as objects; null and false are left out
   for (const part of parts.flat(Infinity)) {
     if (part instanceof Node || typeof part === "string") node.append(part);
     else for (const [name, value] of Object.entries(part || {})) if (value !== null) node.setAttribute(name, value);
@@ -45,72 +44,72 @@ const facts = (...pairs) => h("dl.facts",
   pairs.map(([name, ...value]) => h("div", h("dt", name), h("dd", value))));
 const slotName = slot => h("span.slot " + slot, slot);
 const scrolled = (label, child) =>
-  h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label }, child);
+  h("div.scroll", { tabindex: 0, role: "region", "aria-label": label }, child);
 const legend = entries => h("ul.legend",
   entries.map(([kind, text]) => h("li", h("i", { class: kind }), text)));
 const callout = error => h("div.callout", h("strong", error.title ?? "Could not be read"),
   h("p", error.message), error.hint && note(error.hint));
 const missing = name => wrong[name] ? callout(wrong[name]) : note("Reading …");
 
-// ---- numbers and times
+// Numbers and times
 
-const known = value => typeof value === "number" && Number.isFinite(value);
+const known = value => typeof value === "number";
 const fixed = (value, digits) => Math.abs(value).toLocaleString("en-US",
   { minimumFractionDigits: digits, maximumFractionDigits: digits });
 const signed = (value, digits) => (value < 0 ? "−" : value > 0 ? "+" : "") + fixed(value, digits);
 const chance = value => Math.round(value * 100) + " %";
 
-function percent(fraction) { // at least two digits that count
+function percent(fraction) {
   const value = fraction * 100;
   return signed(value, value && Math.min(6, Math.max(2, 1 - Math.floor(Math.log10(Math.abs(value)))))) + " %";
 }
 const size = fraction => percent(fraction).replace("+", "");
 const price = value => fixed(value, value >= 100 ? 2 : value >= 10 ? 3 : 5); // about seven digits
+const span = ({ low, high }) => `${price(low)} – ${price(high)}`;
 
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
-const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" }).format;
+const time = iso => +new Date(iso);
+const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" }).format;
 const sameDay = (a, b) => new Date(a).toDateString() === new Date(b).toDateString();
 
 function told(given) {
   const at = new Date(given), year = at.getFullYear();
-  if (sameDay(at, Date.now())) return clock.format(at);
-  return `${day.format(at)}${year === new Date().getFullYear() ? "" : " " + year}, ${clock.format(at)}`;
+  if (sameDay(at, Date.now())) return clock(at);
+  return `${day(at)}${year === new Date().getFullYear() ? "" : " " + year}, ${clock(at)}`;
 }
 const when = iso => h("time", { datetime: iso, title: new Date(iso).toISOString().slice(0, 16).replace("T", " ") + " UTC" },
   told(iso));
+const ago = new Intl.RelativeTimeFormat("en");
 function age(iso) {
-  const minutes = Math.max(0, Math.floor((Date.now() - new Date(iso)) / MINUTE));
-  const [count, unit] = minutes < 120 ? [minutes, "minute"] : minutes < 2880
-    ? [Math.floor(minutes / 60), "hour"] : [Math.floor(minutes / 1440), "day"];
-  return minutes < 1 ? "just now" : `${count} ${unit}${count === 1 ? "" : "s"} ago`;
+  const minutes = Math.floor((time(iso) - Date.now()) / MINUTE) + 1;
+  return minutes > -120 ? ago.format(Math.min(minutes, -0), "minute") : minutes > -2880
+    ? ago.format(Math.ceil(minutes / 60), "hour") : ago.format(Math.ceil(minutes / 1440), "day");
 }
 
-// ---- charts: pixels on the screen are units of the drawing
+// Charts. Pixels on the screen are units of the drawing.
 
-const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 10080, 43200].map(m => m * MINUTE);
+const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 10080, 43200].map(m => m * MINUTE);
+
+const range = (from, to, step) => Array.from({ length: Math.floor((to - from) / step) + 1 }, (_, i) => from + i * step);
 
 function numberTicks(low, high, count) {
   const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].map(m => m * power).find(m => m >= raw);
-  const first = Math.ceil(low / step);
-  return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, i) => (first + i) * step);
+  return range(Math.ceil(low / step), high / step, 1).map(n => n * step);
 }
 function timeTicks(low, high, count) {
   const step = STEPS.find(each => (high - low) / each <= count) ?? STEPS.at(-1);
   const zone = new Date(low).getTimezoneOffset() * MINUTE;
-  const first = Math.ceil((low - zone) / step) * step + zone;
-  return Array.from({ length: Math.floor((high - first) / step) + 1 }, (_, i) => {
-    const at = first + i * step;
-    return [at, step >= 1440 * MINUTE || !sameDay(at, i ? at - step : Date.now()) ? day.format(at) : clock.format(at)];
-  });
+  return range(Math.ceil((low - zone) / step) * step + zone, high, step).map((at, i) =>
+    [at, (step >= 1440 * MINUTE || !sameDay(at, i ? at - step : Date.now()) ? day : clock)(at)]);
 }
 
-/* layers: {kind: line | dots | spans, class, points: [[time, value]], for spans [[time, low, high]], gap, radius}
-   says: [[time, text]], shown for the time that is pointed at; low, high: the ends of the value axis. */
+// layers: ["line …", [[time, value]], longest gap], ["dot …", [[time, value]], radius], ["span …", [[time, low, high]]]
+// says: [[time, text]], shown where one points; low, high: ends of the value axis
 function chart(id, { label, layers, format, says, low, high, height, empty, key = [] }) {
   const box = $(id);
   box.redraw = () => {
-    const all = layers.flatMap(layer => layer.points), width = box.clientWidth;
+    const all = layers.flatMap(layer => layer[1]), width = box.clientWidth;
     if (!all.length || width < 60) return refill(box, [!all.length && empty && note(empty)]);
     const values = all.flatMap(point => point.slice(1)), times = all.map(point => point[0]);
     const least = Math.min(...values), most = Math.max(...values);
@@ -119,25 +118,25 @@ function chart(id, { label, layers, format, says, low, high, height, empty, key 
     let first = Math.min(...times), last = Math.max(...times);
     if (first === last) [first, last] = [first - 30 * MINUTE, last + 30 * MINUTE];
     const yTicks = numberTicks(bottom, top, height / 55).map(value => [value, format(value)]);
-    const right = 10 + 6.6 * Math.max(...yTicks.map(tick => tick[1].length));
-    const scale = (width - right - 12) / (last - first);
-    const X = at => 6 + (at - first) * scale;
+    const edge = width - 10 - 6.6 * Math.max(...yTicks.map(tick => tick[1].length));
+    const X = at => 6 + (at - first) / (last - first) * (edge - 12);
     const Y = value => 12 + (top - value) / (top - bottom) * (height - 40);
     const line = (kind, x1, x2, y1, y2) => s("line", { class: kind, x1, x2, y1, y2 });
-    const text = (x, y, words, edge) => s("text", { class: "tick", x, y, "text-anchor": edge }, words);
+    const text = (x, y, words, anchor = "start") => s("text", { class: "tick", x, y, "text-anchor": anchor }, words);
     const drawn = yTicks.map(([value, words]) =>
-      [line("grid", 0, width - right, Y(value), Y(value)), text(width - right + 6, Y(value) + 4, words)]);
+      [line("grid", 0, edge, Y(value), Y(value)), text(edge + 6, Y(value) + 4, words)]);
     drawn.push(timeTicks(first, last, width / 85).map(([at, words]) =>
       text(X(at), height - 4, words, X(at) < 18 ? "start" : X(at) > width - 24 ? "end" : "middle")));
-    for (const { kind, class: name, points, gap = Infinity, radius } of layers) {
-      drawn.push(kind === "dots" ? points.map(([x, y]) => s("circle", { class: name, cx: X(x), cy: Y(y), r: radius }))
-        : kind === "spans" ? points.map(([x, a, b]) => line(name, X(x), X(x), Y(a), Y(b)))
+    for (const [name, points, extra = Infinity] of layers) {
+      const kind = name.split(" ")[0];
+      drawn.push(kind === "dot" ? points.map(([x, y]) => s("circle", { class: name, cx: X(x), cy: Y(y), r: extra }))
+        : kind === "span" ? points.map(([x, a, b]) => line(name, X(x), X(x), Y(a), Y(b)))
           : s("path", { class: name, d: points.map(([x, y], i) =>
-            `${i && x - points[i - 1][0] <= gap ? "L" : "M"}${X(x).toFixed(1)} ${Y(y).toFixed(1)}`).join("") }));
+            `${i && x - points[i - 1][0] <= extra ? "L" : "M"}${X(x).toFixed(1)} ${Y(y).toFixed(1)}`).join("") }));
     }
     const mark = line("pointer", 0, 0, 8, height - 22);
     const svg = s("svg", { role: "img", "aria-label": label, width, height }, ...drawn, mark);
-    const words = h("p", { class: "readout", "aria-hidden": "true" });
+    const words = h("p.readout", { "aria-hidden": true });
     svg.onpointermove = svg.onpointerdown = event => {
       const x = event.clientX - svg.getBoundingClientRect().left, far = point => Math.abs(X(point[0]) - x);
       const near = says.reduce((a, b) => far(b) < far(a) ? b : a);
@@ -148,35 +147,33 @@ function chart(id, { label, layers, format, says, low, high, height, empty, key 
       mark.setAttribute("class", "pointer");
       words.textContent = "";
     };
-    return refill(box, [svg, words, key.length > 0 && legend(key)]);
+    return refill(box, [svg, words, legend(key)]);
   };
   box.redraw();
 }
 const noChart = id => chart(id, { layers: [] });
 
-// ---- the parts
+// The parts
 
 function drawEvidence() {
-  const { model } = data, card = $("evidence"), title = $("evidence-title");
-  card.className = "evidence";
-  title.textContent = "Evidence";
+  const { model } = data;
   if (!model) return fill("evidence", missing("model"));
   const { verdict, r2_oos: r2, p_value: p } = model.evidence;
   const skill = known(r2) && known(p) && r2 > 0 && p < 0.05;
-  const value = known(p) && (p < 0.001 ? "< 0.001" : p < 0.1 ? p.toPrecision(2) : p.toFixed(2));
-  card.classList.add(skill ? "good" : "plain");
-  title.textContent = !value || !known(r2) ? "Skill over zero is not known"
-    : `${skill ? "Skill" : "No skill"} over zero, p ${p < 0.001 ? "" : "= "}${value}`;
+  const value = known(p) && (p < 0.001 ? "< 0.001" : "= " + (p < 0.1 ? p.toPrecision(2) : p.toFixed(2)));
+  $("evidence").className = "evidence " + (skill ? "good" : "plain");
+  $("evidence-title").textContent = !value || !known(r2) ? "Skill over zero is not known"
+    : `${skill ? "Skill" : "No skill"} over zero, p ${value}`;
   const story = {
-    promoted: "Promoted: on data that neither training nor selection had seen, it beat the model before it.",
-    bootstrap: "Bootstrap: it serves as the first model there was, with no champion to beat. That is no promotion.",
+    promoted: "Promoted: it beat the model before it on data that neither training nor selection had seen.",
+    bootstrap: "Bootstrap: the first model there was, with no champion to beat. That is no promotion.",
     challenger: "Challenger: it has not beaten the champion.",
-    refused: "Refused: the evidence did not suffice for a promotion.",
+    refused: "Refused: the evidence was not enough for a promotion.",
   }[verdict] ?? `Verdict: ${verdict}.`;
   const rmse = model.test_rmse_pct;
   return fill("evidence", h("p", story), facts(
     ["R² over zero, out of sample", known(r2) ? percent(r2) : none("not measured")],
-    ["p of no skill over zero", value || none("not tested")],
+    ["p of no skill over zero", value ? value.replace("= ", "") : none("not tested")],
     ["RMSE on test rows", known(rmse) ? size(rmse / 100) : none("not stored with the model")]));
 }
 
@@ -188,74 +185,56 @@ function drawModel() {
   document.title = `${model.instrument} · marketray`;
   return fill("model", facts(
     ["Model", `${model.model_name}, version ${model.model_version} (${model.model_type})`],
-    ["Forecasts the", model.task === "direction" ? "direction" : "return"],
-    ["Features", `${model.features.length}, from ${model.lookback_bars.toLocaleString("en-US")} bars`],
+    ["Features", `${model.features.length}, from ${fixed(model.lookback_bars, 0)} bars`],
     ["Intervals", about ? [about.method, ", from labels to ", when(about.as_of)] : none("stored without")],
     ["News scored by", model.scorer ?? none("it reads no news")],
     ["Feature definitions", h("code", model.feature_catalog.slice(0, 12))]));
 }
 
-function chosen() { // the newest forecast, of the slot that most requests go to
-  const weight = f => data.traffic?.weights[f.slot] ?? 0;
-  return Object.values(forecasts).sort((a, b) =>
-    new Date(b.timestamp) - new Date(a.timestamp) || weight(b) - weight(a))[0];
-}
-
 function drawForecast() {
-  const f = refused ? null : chosen();
-  $("forecast").classList.toggle("old", Boolean(refused));
+  const f = data.forecast, end = data.model?.last_bar_end_at;
   drawPrice(f);
-  if (!f) {
-    const end = data.model?.last_bar_end_at;
-    const error = refused ?? wrong.forecast;
-    return fill("forecast", error ? callout(error) : note("Asking for a forecast …"), facts(
-      ["Price", none("no forecast")], ["80 % interval", none("no forecast")],
-      ["Last bar ended", end ? when(end) : none("no bar")]));
-  }
-  const unsure = none("this model is stored without it");
-  const said = o => `${{ up: "▲ up", down: "▼ down", flat: "■ flat" }[o.direction]}`
-    + (known(o.predicted_return) ? ` ${percent(o.predicted_return)}` : "");
-  const others = Object.values(forecasts).filter(o => o !== f && o.timestamp === f.timestamp);
+  if (!f) return fill("forecast", missing("forecast"), facts(["Last bar ended", end ? when(end) : none("no bar")]));
+  const unsure = () => none("this model is stored without it");
   return fill("forecast",
     h("p.lead", `${f.instrument} at `, when(f.target_at)),
-    h("p.figure", known(f.prediction) ? price(f.prediction)
-      : none("this model forecasts the direction alone")),
-    h("p.way " + f.direction, said(f), known(f.confidence) && h("small", `, ${chance(f.confidence)} sure`)),
+    h("p.figure", known(f.prediction) ? price(f.prediction) : none("this model forecasts the direction alone")),
+    h("p.way " + f.direction, { up: "▲ up ", down: "▼ down ", flat: "■ flat " }[f.direction],
+      known(f.predicted_return) && percent(f.predicted_return),
+      known(f.confidence) && h("small", ` ${chance(f.confidence)} sure`)),
     facts(
-      ["80 % interval", f.interval ? `${price(f.interval.low)} – ${price(f.interval.high)}` : unsure],
-      ["P(up)", known(f.probability_up) ? chance(f.probability_up) : unsure.cloneNode(true)],
+      ["80 % interval", f.interval ? span(f.interval) : unsure()],
+      ["P(up)", known(f.probability_up) ? chance(f.probability_up) : unsure()],
       ["Last close", price(f.last_close)],
-      ["Decided at", when(f.timestamp), " ", h("small", { class: "age", "data-at": f.timestamp }, age(f.timestamp))],
-      ["Answered by", `version ${f.model_version} in `, slotName(f.slot)]),
-    others.map(o => note(slotName(o.slot), ` with version ${o.model_version} says ${said(o)}.`)));
+      ["Decided at", when(f.timestamp), " ", h("small.age", { "data-at": f.timestamp }, age(f.timestamp))],
+      ["Answered by", `version ${f.model_version} in `, slotName(f.slot)]));
 }
 
 function drawPrice(f) {
-  let points = (data.bars?.bars ?? []).map(bar => [+new Date(bar.end_at), bar.close]);
+  let points = (data.bars?.bars ?? []).map(bar => [time(bar.end_at), bar.close]);
   const opened = points.findLastIndex((point, i) => i && point[0] - points[i - 1][0] > 240 * MINUTE);
   if (opened > 0 && points.length - opened > 30) points = points.slice(opened); // the latest session alone
-  const from = f && +new Date(f.timestamp), to = f && +new Date(f.target_at);
-  if (f && from > (points.at(-1)?.[0] ?? 0)) points.push([from, f.last_close]);
+  const now = f && [time(f.timestamp), f.last_close];
+  if (f && now[0] > (points.at(-1)?.[0] ?? 0)) points.push(now);
   const layers = [], key = [["line price", "close"]], says = points.map(([at, value]) => [at, price(value)]);
   let label = points.length ? `Price at ${points.length} times, last ${price(points.at(-1)[1])}` : "";
   if (f) {
-    const span = ({ low, high }) => `${price(low)} – ${price(high)}`;
-    const words = [];
+    const words = [], to = time(f.target_at);
     for (const { level, low, high } of [...f.intervals ?? []].reverse()) {
-      layers.push({ kind: "spans", class: `span l${Math.round(level * 100)}`, points: [[to, low, high]] });
-      key.push([`span l${Math.round(level * 100)}`, chance(level)]);
+      const kind = `span l${Math.round(level * 100)}`;
+      layers.push([kind, [[to, low, high]]]);
+      key.push([kind, chance(level)]);
     }
     if (known(f.prediction)) {
-      layers.push({ kind: "line", class: "line ahead", points: [[from, f.last_close], [to, f.prediction]] },
-        { kind: "dots", class: "dot target", points: [[to, f.prediction]], radius: 4 });
+      layers.push(["line ahead", [now, [to, f.prediction]]], ["dot target", [[to, f.prediction]], 4]);
       key.splice(1, 0, ["line ahead", "forecast"]);
       words.push(`forecast ${price(f.prediction)}`);
     }
-    if (f.interval) words.push(`80 % between ${span(f.interval)}`);
+    if (f.interval) words.push(`80 %: ${span(f.interval)}`);
     if (words.length) says.push([to, words.join(", ")]);
     label += `; for ${told(to)}: ${words.join(", ") || f.direction}`;
   }
-  layers.push({ kind: "line", class: "line price", points, gap: 5 * MINUTE });
+  layers.push(["line price", points, 5 * MINUTE]);
   chart("price-chart", { label, layers, format: price, says, key, height: 300,
     empty: wrong.bars ? `No price line: ${wrong.bars.message}` : "No bars yet." });
 }
@@ -264,17 +243,16 @@ const right = row => known(row.actual_return) && row.actual_return !== 0 && row.
   ? (row.direction === "up") === (row.actual_return > 0) : null;
 
 function summary(rows) {
-  const settled = rows.filter(row => known(row.actual_return)), sized = settled.filter(row => known(row.predicted_return));
-  if (!settled.length) return `${rows.length} decisions; of none is it known yet what came true.`;
+  const of = what => rows.filter(row => known(row.actual_return) && what(row));
+  const sized = of(row => known(row.predicted_return)), judged = of(row => right(row) !== null);
   const rmse = error => size(Math.sqrt(sized.reduce((sum, row) => sum + error(row) ** 2, 0) / sized.length));
-  return `What came true is known of ${settled.length} of ${rows.length} decisions; the direction was right in `
-    + `${rows.filter(right).length} of ${rows.filter(row => right(row) !== null).length}. ` + (sized.length
-      ? `RMSE ${rmse(row => row.predicted_return - row.actual_return)}, of forecasting zero ${rmse(row => row.actual_return)}. ` : "")
-    + "These returns overlap: they say less than their number suggests.";
+  return judged.length + sized.length === 0 ? "what came true is not known yet"
+    : `right in ${judged.filter(right).length} of ${judged.length} directions` + (sized.length ? "; RMSE "
+      + `${rmse(row => row.predicted_return - row.actual_return)}, of forecasting zero ${rmse(row => row.actual_return)}` : "");
 }
 
 function drawRecord() {
-  const rows = (data.record?.decisions ?? []).filter(row => !row.shadow);
+  const rows = data.record?.decisions ?? [], slots = [...new Set(rows.map(row => row.slot))].sort();
   $("record-table").replaceChildren();
   if (!rows.length) {
     noChart("record-chart");
@@ -284,37 +262,34 @@ function drawRecord() {
   const value = row => returns ? row.predicted_return : row.probability_up;
   const said = row => known(value(row)) ? (returns ? percent : chance)(value(row)) : null;
   const came = row => returns || !known(row.actual_return) ? row.actual_return : Number(row.actual_return > 0);
-  const at = row => +new Date(row.decision_at);
-  const points = of => rows.filter(row => known(of(row))).map(row => [at(row), of(row)]).reverse();
-  const middle = returns ? 0 : 0.5, what = returns ? "predicted return" : "P(up)";
+  const at = row => time(row.decision_at);
+  const points = (of, slot) => rows.filter(row => known(of(row)) && row.slot === (slot ?? row.slot))
+    .map(row => [at(row), of(row)]).reverse();
+  const middle = returns ? 0 : 0.5, what = returns ? "predicted return" : "P(up)", actual = points(came);
   chart("record-chart", {
     label: `${what} and what came true by decision time; the table has the numbers`, height: 230,
-    format: returns ? percent : chance, low: returns ? null : 0, high: returns ? null : 1,
-    says: rows.map(row => [at(row), [said(row) && `${what} ${said(row)}`,
-      known(row.actual_return) && `actual ${percent(row.actual_return)}`].filter(Boolean).join(", ")]),
-    layers: [
-      { kind: "line", class: "line zero", points: [[at(rows.at(-1)), middle], [at(rows[0]), middle]] },
-      { kind: "spans", class: "stem", points: points(came).map(([x, y]) => [x, middle, y]) },
-      { kind: "dots", class: "dot actual", points: points(came), radius: 2.5 },
-      { kind: "line", class: "line said", points: points(value), gap: 30 * MINUTE },
-      { kind: "dots", class: "dot said", points: points(value), radius: 2 },
-    ],
-    key: [["line said", what], ["dot actual", returns ? "actual return" : "rose (100 %) or fell (0 %)"]],
+    format: returns ? percent : chance, ...!returns && { low: 0, high: 1 },
+    says: rows.map(row => [at(row), `${row.slot} ${said(row) ?? row.direction}`
+      + (known(row.actual_return) ? `, actual ${percent(row.actual_return)}` : "")]),
+    layers: [["line zero", [[at(rows.at(-1)), middle], [at(rows[0]), middle]]],
+      ["span stem", actual.map(([x, y]) => [x, middle, y])], ["dot actual", actual, 2.5],
+      ...slots.flatMap(slot => [["line " + slot, points(value, slot), 30 * MINUTE], ["dot " + slot, points(value, slot), 2]])],
+    key: [...slots.map(slot => ["line " + slot, `${what}, ${slot}`]),
+      ["dot actual", returns ? "actual return" : "rose (100 %) or fell (0 %)"]],
   });
   const outcome = row => known(row.actual_return) ? percent(row.actual_return) : none(row.actual_reason
-    ?? (new Date(row.target_at) > Date.now() ? `due ${told(row.target_at)}` : "not looked up yet"));
-  const cells = row => [
-    h("th", { scope: "row" }, when(row.decision_at)),
-    h("td", `${row.model_version} `, slotName(row.slot)),
-    h("td", { up: "▲ ", down: "▼ ", flat: "■ " }[row.direction] ?? "", said(row) ?? none("direction alone")),
-    h("td", outcome(row)),
-    h("td", right(row) === null ? "" : right(row) ? h("span.hit", "✓ right")
-      : h("span.miss", "✗ wrong"))];
+    ?? (time(row.target_at) > Date.now() ? `due ${told(row.target_at)}` : "not looked up yet"));
+  const verdict = row => ({ true: h("span.hit", " ✓ right"), false: h("span.miss", " ✗ wrong") })[right(row)] ?? "";
+  const cells = row => [h("th", { scope: "row" }, when(row.decision_at)),
+    [`${row.model_version} `, slotName(row.slot)],
+    [{ up: "▲ ", down: "▼ ", flat: "■ " }[row.direction] ?? "", said(row) ?? none("direction alone")],
+    [outcome(row), verdict(row)]].map((cell, i) => i ? h("td", cell) : cell);
+  const head = ["Decided", "Version", returns ? "Predicted" : "P(up)", "Actual"];
   $("record-table").append(scrolled("Predictions", h("table", h("caption", "Newest first"),
-    h("thead", h("tr", ["Decided", "Version", returns ? "Predicted" : "P(up)", "Actual", "Direction"].map(text =>
-      h("th", { scope: "col" }, text)))),
+    h("thead", h("tr", head.map(text => h("th", { scope: "col" }, text)))),
     h("tbody", rows.map(row => h("tr", cells(row)))))));
-  return fill("record", h("p", summary(rows)));
+  return fill("record", slots.map(slot => h("p", slotName(slot), " ", summary(rows.filter(row => row.slot === slot)))),
+    note("Decisions overlap in time: their counts say less than as many apart would."));
 }
 
 function drawNews() {
@@ -324,22 +299,18 @@ function drawNews() {
     return fill("news", data.news ? note("There is no scored news in the lake.") : missing("news"));
   }
   const kind = score => score > 0.1 ? "good" : score < -0.1 ? "bad" : "even";
-  const scored = articles.filter(article => known(article.score)), at = article => +new Date(article.available_at);
-  const mean = scored.reduce((sum, article) => sum + article.score, 0) / scored.length;
+  const scored = articles.filter(a => known(a.score)), at = a => time(a.available_at);
   chart("news-chart", {
-    label: `Sentiment of ${scored.length} articles by time, from −1 to 1, mean ${signed(mean, 2)}`,
-    layers: ["good", "even", "bad"].map(each => ({ kind: "dots", class: "dot " + each, radius: 4,
-      points: scored.filter(article => kind(article.score) === each).map(article => [at(article), article.score]) })),
-    says: scored.map(article => [at(article), `${signed(article.score, 2)}  ${article.title}`]),
+    label: `Sentiment of ${scored.length} articles by time, from −1 to 1; the list has the numbers`,
+    layers: ["good", "even", "bad"].map(each => ["dot " + each,
+      scored.filter(a => kind(a.score) === each).map(a => [at(a), a.score]), 4]),
+    says: scored.map(a => [at(a), `${signed(a.score, 2)}  ${a.title}`]),
     format: value => signed(value, 1), low: -1, high: 1, height: 170, empty: "None of the articles has a score.",
   });
-  return fill("news", scrolled("Headlines", h("ul.headlines", articles.map(article => h("li", null,
-    known(article.score) ? h("span.score " + kind(article.score), signed(article.score, 2))
-      : none("no score"),
-    h("div", /^https?:\/\//i.test(article.url ?? "")
-      ? h("a", { href: article.url, rel: "noopener noreferrer", target: "_blank" }, article.title)
-      : h("span", article.title),
-    h("small", `${article.source} · `, when(article.available_at))))))));
+  return fill("news", scrolled("Headlines", h("ul.headlines", articles.map(a => h("li",
+    known(a.score) ? h("span.score " + kind(a.score), signed(a.score, 2)) : none("no score"),
+    h("div", /^https?:\/\//i.test(a.url) ? h("a", { href: a.url, rel: "noopener noreferrer", target: "_blank" }, a.title)
+      : h("span", a.title), h("small", `${a.source} · `, when(a.available_at))))))));
 }
 
 const shares = weights => Object.entries(weights).map(([slot, weight]) => `${slot} ${weight} %`).join(", ");
@@ -367,17 +338,15 @@ function drawTraffic() {
     scrolled("Changes of the traffic", h("ol.changes", changes)));
 }
 
-const PHASES = {
-  shadow: "answers unseen", step: "takes over", done: "took over", broken: "was broken off", cancelled: "was cancelled",
-};
+const PHASES = { shadow: "answers unseen", step: "takes over", done: "took over", broken: "was broken off" };
 function drawRollout() {
   const t = data.traffic, r = t?.rollout;
   if (!r) return fill("rollout", t ? note("None was ever started.") : missing("traffic"));
   const running = r.ended_at === null;
   return fill("rollout",
-    h("p", h("strong", `Version ${r.version} ${PHASES[r.phase] ?? r.phase}`), " in ", slotName(r.slot),
+    h("p", h("strong", `Version ${r.version} ${PHASES[r.phase] ?? "was " + r.phase}`), " in ", slotName(r.slot),
       running ? ", since " : ", ", when(running ? r.entered_at : r.ended_at)),
-    h("ol", { class: "steps", "aria-label": "Steps" }, r.steps.map((share, i) => {
+    h("ol.steps", { "aria-label": "Steps" }, r.steps.map((share, i) => {
       const now = running && i === r.step;
       return h("li", { class: now ? "now" : i < r.step || r.phase === "done" ? "past" : null,
         "aria-current": now ? "step" : null }, `${share} %`);
@@ -391,18 +360,20 @@ function drawRollout() {
 function drawDrift() {
   const { drift } = data;
   if (wrong.drift?.status === 501) return fill("drift", h("p", "Not watched yet."), note(wrong.drift.message));
-  return fill("drift", drift ? h("p", String(drift.status ?? "Watched.")) : missing("drift"));
+  return fill("drift", drift ? h("p", `${drift.status ?? "Watched."}`) : missing("drift"));
 }
 
-// ---- reading
+// Reading
 
-async function read(address, init) {
-  const answer = await fetch(address, { cache: "no-store", headers: { Accept: "application/json" },
-    signal: AbortSignal.timeout(POLL), ...init });
+const headers = { Accept: "application/json", "Content-Type": "application/json",
+  "X-Client-Key": "page-" + Math.random().toString(36).slice(2) }; // one visitor keeps to one slot
+
+async function read(address) {
+  const answer = await fetch(address, { cache: "no-store", headers, signal: AbortSignal.timeout(POLL),
+    ...address === "predict" && { method: "POST", body: "{}" } });
   const content = await answer.json().catch(() => null);
   if (answer.ok && content !== null) return content;
-  throw Object.assign(new Error(content?.detail ?? `${address} answered ${answer.status}`),
-    { status: answer.status, title: content?.title, hint: content?.hint });
+  throw Object.assign(new Error(content?.detail ?? `${address} answered ${answer.status}`), content, { status: answer.status });
 }
 
 function load(...names) {
@@ -419,34 +390,16 @@ function load(...names) {
   }));
 }
 
-const key = "page-" + Math.random().toString(36).slice(2); // one visitor keeps to one slot
-async function ask() {
-  try {
-    take(await read("predict", { method: "POST", body: "{}",
-      headers: { "Content-Type": "application/json", "X-Client-Key": key } }));
-  } catch (error) {
-    wrong.forecast = error;
-    if (error.status) refused = error;
-  }
-  drawForecast();
-  showLink();
-}
-function take(f) {
-  for (const slot in forecasts) if (new Date(forecasts[slot].timestamp) < new Date(f.timestamp)) delete forecasts[slot];
-  forecasts[f.slot] = f;
-  refused = null;
-}
-
-const loadAll = () => Promise.all([load(...Object.keys(PARTS)), ask()]);
+const loadAll = () => load(...Object.keys(PARTS));
 
 async function poll() { // what the stream does not tell: bars by an ingest, what came true, news
   if (document.hidden) return;
   const before = data.model?.last_bar_end_at;
   await load("model", "record", "traffic", "news");
-  if (refused || data.model?.last_bar_end_at !== before) await Promise.all([load("bars"), ask()]);
+  if (wrong.forecast || data.model?.last_bar_end_at !== before) await load("bars", "forecast");
 }
 
-// ---- the stream
+// The stream
 
 function connect() {
   const address = new URL("ws/market-stream", document.baseURI);
@@ -478,25 +431,26 @@ function lost() {
 
 let soon; // forecasts may come in bursts
 function hear({ id, kind, data: content }) {
-  if (known(id)) stream.last = Math.max(stream.last ?? 0, id);
+  if (known(id)) stream.last = id;
   if (kind === "forecast") {
-    take(content);
+    const now = data.forecast;
+    if (now && time(content.timestamp) > time(now.timestamp)) data.forecast = content; // it may resume
     drawForecast();
     clearTimeout(soon);
-    soon = setTimeout(load, 300, "bars", "record");
-  } else if (kind === "traffic" || kind === "rollout") load("traffic", "model");
+    soon = setTimeout(load, 300, "bars", "record", ...now ? [] : ["forecast"]);
+  } else if (kind === "traffic" || kind === "rollout") load("traffic", "model", "forecast");
   else if (kind === "gap") loadAll();
 }
 
 function showLink() {
-  const { open, tries, retryAt, heard } = stream, silent = Date.now() - heard;
-  const away = navigator.onLine ? retryAt ? `next try in ${Math.max(0, Math.ceil((retryAt - Date.now()) / 1e3))} s`
-    : "trying again" : "this device has no network";
+  const { open, tries, retryAt, heard } = stream, silent = Date.now() - heard, said = $("link-word");
+  const away = !navigator.onLine ? "this device has no network" : retryAt < Date.now() ? "trying again"
+    : `next try in ${Math.ceil((retryAt - Date.now()) / 1e3)} s`;
   const [word, why] = !open ? tries ? ["Offline", away] : ["Connecting", ""]
     : silent > SILENT ? ["Stale", `nothing heard for ${Math.round(silent / 1e3)} s`]
-      : refused ? ["Stale", refused.title ?? "no forecast"] : ["Live", ""];
+      : data.forecast || !wrong.forecast ? ["Live", ""] : ["Stale", wrong.forecast.title ?? "no forecast"];
   $("link").className = "link " + word.toLowerCase();
-  if ($("link-word").textContent !== word) $("link-word").textContent = word;
+  if (said.textContent !== word) said.textContent = word;
   $("link-why").textContent = why;
 }
 
@@ -507,15 +461,11 @@ setInterval(poll, POLL);
 setInterval(load, 20 * POLL, "drift");
 setInterval(() => {
   if (stream.retryAt && Date.now() >= stream.retryAt && navigator.onLine) connect();
-  document.querySelectorAll(".age").forEach(each => { each.textContent = age(each.dataset.at); });
+  document.querySelectorAll(".age").forEach(node => refill(node, [age(node.dataset.at)]));
   showLink();
 }, 1e3);
 
-const widths = new Map();
-const resized = new ResizeObserver(entries => entries.forEach(({ target, contentRect: { width } }) => {
-  if (widths.get(target) !== width) target.redraw?.();
-  widths.set(target, width);
-}));
+const resized = new ResizeObserver(entries => entries.forEach(entry => entry.target.redraw?.()));
 document.querySelectorAll(".chart").forEach(box => resized.observe(box));
 $("zone").textContent = Intl.DateTimeFormat().resolvedOptions().timeZone;
 connect();
