@@ -181,10 +181,14 @@ class Router:
         """The slot that answered, and its answer; a problem where no slot has one in time."""
         chosen = self.choose(ask)
         seen = self._ask_shadow(ask, chosen)
-        slot, result = await self._answer(ask, chosen)
-        assert not isinstance(result, Batch)
-        if seen is not None:
-            seen.set_result(result)
+        try:
+            slot, result = await self._answer(ask, chosen)
+            assert not isinstance(result, Batch)
+            if seen is not None:
+                seen.set_result(result)
+        finally:
+            if seen is not None and not seen.done():  # the client has gone
+                seen.cancel()
         return slot, result
 
     async def predict_features(self, ask: Ask) -> tuple[str, Batch | Problem]:
@@ -198,10 +202,11 @@ class Router:
         other = self._other(chosen)
         first = await self._attempt(ask, chosen, self._attempt_seconds if other else self._deadline_seconds)
         left = ends - time.perf_counter()
-        if not first.failed or left <= 0:
+        elsewhere = other is not None and _may_differ(first.result)
+        if left <= 0 or not (first.failed or elsewhere):
             return chosen, first.result
         again = await self._attempt(ask, other or chosen, left, number=2)
-        if again.failed and other is not None:
+        if other is not None and isinstance(again.result, Problem) and again.result.status >= 500:
             return chosen, first.result  # the slot that was chosen tells more
         return again.slot, again.result
 
@@ -259,5 +264,10 @@ class Router:
 
 
 def _innocent(found: Problem) -> bool:
-    """Whether another model would say the same."""
+    """Whether the data is to blame."""
     return found.type.rpartition(":")[2] in _NOT_THE_MODELS_FAULT
+
+
+def _may_differ(result: Answer | Batch | Problem) -> bool:
+    """Whether there is no answer, and another model might have one."""
+    return isinstance(result, Problem) and result.status >= 500 and not result.type.endswith(":stale-bars")

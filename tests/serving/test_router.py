@@ -131,11 +131,30 @@ def test_the_callers_mistake_is_not_asked_twice() -> None:
     assert bench.seen == [("blue", False, False)]
 
 
+def test_the_callers_mistake_is_told_by_whoever_answers() -> None:
+    wrong = problem("unusable-bars", 422, "t", "d")
+    bench = Bench(FakeSlot(SlotError.unavailable("died")), FakeSlot(wrong))
+    assert bench.ask() == ("green", wrong)
+
+
 def test_old_bars_are_no_failure_of_the_model() -> None:
     stale = problem("stale-bars", 503, "t", "d")
     bench = Bench(FakeSlot(stale), FakeSlot(forecast("green")))
     assert bench.ask() == ("blue", stale)
     assert bench.seen == [("blue", False, False)]
+
+
+@pytest.mark.parametrize("kind", ["no-state", "no-news", "other-scorer"])
+def test_what_another_model_may_not_need_is_asked_there_and_blames_none(kind: str) -> None:
+    missing = problem(kind, 503, "t", "d")
+    bench = Bench(FakeSlot(missing), FakeSlot(forecast("green")))
+    assert bench.ask() == ("green", forecast("green"))
+    assert bench.seen == [("blue", False, False), ("green", False, False)]
+    bench = Bench(FakeSlot(missing), FakeSlot(problem("no-model", 503, "t", "d")))
+    assert bench.ask() == ("blue", missing)
+    alone = Bench(FakeSlot(missing), FakeSlot(), models={"blue": 1, "green": None})
+    assert alone.ask() == ("blue", missing)
+    assert alone.slots["blue"].asked == 1
 
 
 def test_the_deadline_ends_both_attempts() -> None:
@@ -211,4 +230,21 @@ def test_where_the_shadow_itself_is_chosen_the_other_is_asked_unseen() -> None:
 def test_a_failing_shadow_costs_the_client_nothing(failure: Any) -> None:
     bench = Bench(FakeSlot(forecast("blue")), FakeSlot(failure), shadow="green")
     assert bench.ask() == ("blue", forecast("blue"))
+    assert bench.pairs == []
+
+
+def test_a_client_that_goes_leaves_no_shadow_behind() -> None:
+    bench = Bench(FakeSlot(5.0), FakeSlot(forecast("green")), shadow="green", deadline=10.0)
+
+    async def go() -> None:
+        request = asyncio.create_task(bench.router.predict(Ask("r", AT)))
+        await asyncio.sleep(0.02)
+        assert len(bench.router._shadows) == 1
+        request.cancel()
+        await asyncio.wait([request])
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert bench.router._shadows == set()
+
+    asyncio.run(go())
     assert bench.pairs == []
