@@ -18,6 +18,7 @@ from marketray.cli_audit import audit_app
 from marketray.cli_backtest import backtest
 from marketray.cli_models import models_app
 from marketray.cli_options import Config, Json, print_result
+from marketray.cli_traffic import traffic_app
 from marketray.errors import MarketrayError, SettingsError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(models_app, name="models")
+app.add_typer(traffic_app, name="traffic")
 app.add_typer(audit_app, name="audit")
 
 Bars = Annotated[

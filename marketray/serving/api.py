@@ -14,7 +14,7 @@ from marketray.errors import MarketrayError
 from marketray.serving.failures import answer_error
 from marketray.serving.limits import BodyLimit
 from marketray.serving.problems import MEDIA_TYPE, install
-from marketray.serving.routes import bars, forecasts, monitoring, page, probes, recent, records, traffic
+from marketray.serving.routes import arms, bars, forecasts, monitoring, page, probes, recent, records, traffic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -122,6 +122,7 @@ def create_api(service: Service, lifespan: Any = None) -> FastAPI:
     install(app)
     app.add_exception_handler(MarketrayError, answer_error)
     traffic.add(app, service)
+    arms.add(app, service)
     probes.add(app, service)
     page.add(app)
     recent.add(app, service)

@@ -45,6 +45,10 @@ class ControlHandle:
         ended: dict[str, Any] = await self._call("cancel", who, reason)
         return ended
 
+    async def rollback(self, who: str) -> None:
+        """Go back, see `marketray.serving.control.Control.rollback`."""
+        await self._call("rollback", who)
+
     async def tell_slots(self) -> None:
         """Have every replica of the slots look at the store now."""
         await asyncio.gather(*(self._call("tell", f"slot-{slot}") for slot in SLOTS))

@@ -18,6 +18,7 @@ from marketray.serving.answers import Answer, Batch
 from marketray.serving.api import create_api
 from marketray.serving.auth import Token
 from marketray.serving.journal import Journal
+from marketray.serving.rollback import earlier, serving
 from marketray.serving.rollout import Plan, cancel, start
 from marketray.serving.router import Ask, Attempt, Router
 from marketray.serving.schemas import Problem
@@ -61,6 +62,14 @@ class LocalControl:
         now = datetime.now(UTC)
         ended = cancel(stored.rollout, now, reason or f"cancelled by {who}")
         return self._journal.shown(self._journal.move(stored, ended, now, seq=self._journal.current().seq))
+
+    async def rollback(self, who: str) -> None:
+        if self._journal.rollouts.active() is not None:
+            await self.cancel(who, "rolled back")
+            return
+        entry = earlier(self._journal.traffic.history())[0]
+        answered = {slot: version for slot, (_, version) in serving(entry.traffic).items()}
+        await self.change(who, models=answered, weights=entry.traffic.weights)
 
     async def tell_slots(self) -> None:
         await asyncio.gather(*(slot.refresh() for slot in self._service.slots.values()))

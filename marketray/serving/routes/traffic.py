@@ -30,7 +30,7 @@ _CHANGING = problems(400, 401, 403, 409, 413, 422, 503, 504)
 
 
 def add(app: FastAPI, service: Service) -> None:
-    """GET and PUT /traffic, POST and DELETE /traffic/rollout, POST /reload-model."""
+    """GET and PUT /traffic, POST and DELETE /traffic/rollout, POST /traffic/rollback, POST /reload-model."""
 
     @app.get("/traffic", summary="The traffic in force and its history", responses=problems(503))
     async def traffic() -> TrafficState:
@@ -74,6 +74,15 @@ def add(app: FastAPI, service: Service) -> None:
     async def cancel(request: Request) -> RolloutState:
         ended = await service.control.cancel(_who(request), "")
         return RolloutState.model_validate(ended)
+
+    @router.post(
+        "/traffic/rollback",
+        summary="Cancel the rollout; where none runs, back to what answered before the last change",
+        responses=problems(401, 403, 409, 422, 503, 504),
+    )
+    async def rollback(request: Request) -> TrafficState:
+        await service.control.rollback(_who(request))
+        return await _state(service)
 
     app.include_router(router)
 
