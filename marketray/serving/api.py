@@ -14,7 +14,18 @@ from marketray.errors import MarketrayError
 from marketray.serving.failures import answer_error
 from marketray.serving.limits import BodyLimit
 from marketray.serving.problems import MEDIA_TYPE, install
-from marketray.serving.routes import arms, bars, forecasts, monitoring, page, probes, recent, records, traffic
+from marketray.serving.routes import (
+    arms,
+    bars,
+    forecasts,
+    monitoring,
+    page,
+    probes,
+    recent,
+    records,
+    stream,
+    traffic,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -130,6 +141,7 @@ def create_api(service: Service, lifespan: Any = None) -> FastAPI:
     bars.add(app, service)
     records.add(app, service)
     monitoring.add(app, service)
+    stream.add(app, service)
     documented = cache(lambda: _document(app))
     app.openapi = documented  # type: ignore[method-assign]  # FastAPI's way to extend the document
     return app
