@@ -20,6 +20,7 @@ from marketray.serving.rollout import Plan, cancel, start
 from marketray.serving.settle import Settler
 from marketray.serving.store import open_store
 from marketray.serving.traffic import SLOTS
+from marketray.serving.upkeep import prune
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 _LOAD_SECONDS = 60.0
 _LOOK_SECONDS = 0.25
 _SETTLE_SECONDS = 5.0
+_PRUNE_SECONDS = 3600.0
 _ANSWER_SECONDS = 1.0
 _HISTORY = 200  # changes among which a rollback looks
 
@@ -57,7 +59,11 @@ class Control:
         self._conductor = Conductor(
             settings, self._journal, store.scores, self._snapshots, lambda: self.tell("ingress")
         )
-        for work, pause in ((self._conduct, _LOOK_SECONDS), (self._settle, _SETTLE_SECONDS)):
+        for work, pause in (
+            (self._conduct, _LOOK_SECONDS),
+            (self._settle, _SETTLE_SECONDS),
+            (lambda: asyncio.to_thread(prune, store, settings), _PRUNE_SECONDS),
+        ):
             self._tasks.append(asyncio.create_task(_again_and_again(work, pause)))
 
     def __del__(self) -> None:
@@ -69,7 +75,7 @@ class Control:
     def check_health(self) -> None:
         """Called by Serve; a control that no longer does its work is replaced."""
         if any(task.done() for task in self._tasks):
-            msg = "control no longer looks after rollouts and labels; its log has the cause"
+            msg = "control no longer looks after rollouts, labels and the store; its log has the cause"
             raise RuntimeError(msg)
 
     async def change(

@@ -115,10 +115,13 @@ class LiveBars:
         with self._database.reading("reading live bars") as connection:
             return connection.execute(query).scalar()
 
-    def prune(self, before: datetime) -> int:
-        """Delete the bars of all instruments whose open is before this time; gives how many there were."""
+    def prune(self, before: datetime, instrument: str | None = None) -> int:
+        """Delete bars whose open is before this time, by default of all instruments; how many there were."""
+        old = delete(BARS).where(BARS.c.time < before)
+        if instrument is not None:
+            old = old.where(BARS.c.instrument == instrument)
         with self._database.writing("deleting old live bars") as connection:
-            return connection.execute(delete(BARS).where(BARS.c.time < before)).rowcount
+            return connection.execute(old).rowcount
 
     def _between(self, connection: Connection, instrument: str, bars: pl.DataFrame) -> pl.DataFrame:
         """The stored bars of the time that `bars` span."""
