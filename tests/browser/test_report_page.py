@@ -11,35 +11,10 @@ from playwright.sync_api import Browser, Page
 
 from marketray.evaluation.report import write_report
 from marketray.settings import load_settings
+from tests.browser.legible import CONTRAST
 from tests.evaluation.report_example import full_report, plain_report
 
 PHONE, DESKTOP = 390, 1_280
-
-CONTRAST = """() => {
-  const luminance = text => {
-    const parts = text.match(/[\\d.]+/g).slice(0, 3).map(v => v / 255)
-      .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2];
-  };
-  const behind = element => {
-    for (let e = element; e; e = e.parentElement) {
-      const colour = getComputedStyle(e).backgroundColor;
-      if (!/rgba\\(.*, 0\\)/.test(colour)) return colour;
-    }
-    return 'rgb(255, 255, 255)';
-  };
-  const ratio = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-  const against = (e, name) => ratio(luminance(getComputedStyle(e)[name]), luminance(behind(e)));
-  const texts = [...document.querySelectorAll('body *')].filter(e => !e.closest('svg')
-    && [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()));
-  const faint = '.q1, .q2, .q3, .q4, .gap';
-  const marks = [...document.querySelectorAll('svg .mark')].filter(e => !e.matches(faint));
-  return {
-    texts: Math.min(...texts.map(e => against(e, 'color'))),
-    marks: Math.min(...marks.map(e => against(e, 'stroke'))),
-    counted: texts.length,
-  };
-}"""
 
 OUTSIDE = """() => [...document.querySelectorAll('.ytick, .word, .legend li, td, th, dd, h2, h3, .note')]
   .filter(e => e.offsetParent && !e.closest('.scroll')
