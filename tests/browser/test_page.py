@@ -22,8 +22,6 @@ OUTSIDE = """() => [...document.querySelectorAll('main *, header *, footer *')]
     && (e.getBoundingClientRect().left < -1 || e.getBoundingClientRect().right > innerWidth + 1))
   .map(e => e.outerHTML.slice(0, 80))"""
 
-READS = "performance.getEntriesByType('resource')"
-
 Show = Callable[..., Page]
 
 
@@ -68,6 +66,16 @@ def says(page: Page, where: str, *texts: str) -> None:
     """Wait until the part of the page has these texts."""
     for text in texts:
         expect(page.locator(where)).to_contain_text(text, timeout=PATIENCE)
+
+
+def read(page: Page, part: str, times: int) -> None:
+    """Wait until the page has asked for this part of the service so many times."""
+    count = f"performance.getEntriesByType('resource').filter(e => e.name.includes('/{part}')).length"
+    for _ in range(PATIENCE // 50):
+        if page.evaluate(count) >= times:
+            return
+        page.wait_for_timeout(50)
+    pytest.fail(f"{part} was not read {times} times")
 
 
 def test_all_of_it_is_shown(show: Show, service: StandIn) -> None:
@@ -210,10 +218,9 @@ def test_the_stream_moves_it(show: Show, service: StandIn, now: datetime) -> Non
     service.answers["predict"] = 200, forecast(ended + MINUTE, 6_000.0)
     service.publish("forecast", forecast(ended + MINUTE, 6_000.0))
     says(page, "#forecast .figure", "6,000.85")
-    reads = f"{READS}.filter(e => e.name.includes('/bars/')).length"
-    page.wait_for_function(f"{reads} === 2")
+    read(page, "bars", 2)
     service.publish("forecast", forecast(ended - MINUTE, 4_000.0))  # late
-    page.wait_for_function(f"{reads} === 3")
+    read(page, "bars", 3)
     assert page.locator("#forecast .figure").inner_text() == "6,000.85"
     changed = traffic(now, weights={"blue": 50.0, "green": 50.0})
     service.answers["traffic"] = 200, changed
@@ -230,7 +237,7 @@ def test_it_reconnects_where_it_was(show: Show, service: StandIn) -> None:
         page = show(at=address)
         says(page, "#link", "Live")
         number = service.publish("traffic", {})
-        page.wait_for_function(f"{READS}.filter(e => e.name.endsWith('/traffic')).length > 1")
+        read(page, "traffic", 2)
     says(page, "#link", "Offline", "next try in")
     says(page, "#traffic", "green 10 %")  # what is known stays
     missed = service.answers["predict"][1]
