@@ -8,14 +8,13 @@ __all__ = ["ByGroup", "group_of", "longest_first"]
 
 TOGETHER = {
     "tests/e2e/": "pipeline",
-    "tests/jobs/": "pipeline",
     "tests/test_registry.py": "registry",
     "tests/test_promotion.py": "registry",
     "tests/test_cli_models.py": "registry",
     "tests/chaos/test_kill_promotion.py": "registry",
     "tests/serving/store/": "registry",
 }
-"""Paths whose tests share what takes long to make: a run of the pipeline, a cluster, a registry's server."""
+"""Paths whose tests share what takes long to make: a run of the pipeline, a registry's server."""
 
 LONGEST = (
     "pipeline",
@@ -23,6 +22,7 @@ LONGEST = (
     "tests/benchmarks/test_sentiment.py",
     "tests/benchmarks/test_pipeline.py",
     "tests/chaos/test_kill_pipeline.py",
+    "tests/chaos/test_serving.py",
     "tests/acceptance/test_skill.py",
     "tests/tuning/test_stage.py",
     "tests/laws/test_law_03_online.py",
