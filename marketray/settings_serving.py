@@ -33,7 +33,8 @@ class RolloutSettings(_Strict):
 
     @model_validator(mode="after")
     def _steps_up_to_all(self) -> RolloutSettings:
-        hundredths = [round(100 * step) for step in self.steps]
+        shares = all(0 < step <= 100 for step in self.steps)
+        hundredths = [round(100 * step) for step in self.steps] if shares else [0] * len(self.steps)
         exact = all(abs(100 * step - n) < 1e-6 for step, n in zip(self.steps, hundredths, strict=True))
         increasing = all(a < b for a, b in pairwise([0, *hundredths]))
         if not exact or not increasing or hundredths[-1] != 10_000:

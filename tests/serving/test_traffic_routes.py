@@ -134,6 +134,7 @@ def test_a_rollout_begins_and_is_cancelled(client: Client) -> None:
     ("rules", "field"),
     [
         ({"steps": [5, 1]}, "body"),
+        ({"steps": [1e308, 100]}, "body"),
         ({"hold_seconds": -1}, "body.hold_seconds"),
         ({"alpha": 1}, "body.alpha"),
         ({"window_seconds": 1e300}, "body.window_seconds"),
