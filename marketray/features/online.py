@@ -245,24 +245,28 @@ class OnlineState:
           ``crossed_quote``, ``negative_size``: as at ingest (`marketray.ingest.quality.row_reasons`);
         - ``outside_session``: it opens outside all sessions, and such bars are not kept.
         """
-        return self._refusal(bar, clock, self._bars.tail(1))
+        return self.refusals([bar], clock)[0]
 
     def refusals(self, bars: Sequence[Mapping[str, Any]], clock: datetime | None) -> list[Refusal | None]:
         """`refusal` of each of the bars as if those before it that can be taken had been appended."""
-        found: list[Refusal | None] = []
-        last = self._bars.tail(1)
-        for bar in bars:
-            found.append(self._refusal(bar, clock, last))
-            last = self._frame(bar) if found[-1] is None else last
-        return found
+        malformed = [self._malformed(bar) for bar in bars]
+        readable = [bar for bar, why in zip(bars, malformed, strict=True) if why is None]
+        others = iter(self._refusals(readable, clock) if readable else [])
+        return [Refusal("malformed", f"bar: malformed: {why}") if why else next(others) for why in malformed]
 
-    def _refusal(self, bar: Mapping[str, Any], clock: datetime | None, last: pl.DataFrame) -> Refusal | None:
-        """`refusal` after the bar `last`, a table of one row, or none at the start of history."""
-        malformed = self._malformed(bar)
-        if malformed is not None:
-            return Refusal("malformed", f"bar: malformed: {malformed}")
-        time: datetime = bar["time"]
-        return self._untimely(bar, clock, last) or self._untrue(bar) or self._off_session(time)
+    def _refusals(self, bars: Sequence[Mapping[str, Any]], clock: datetime | None) -> list[Refusal | None]:
+        """`refusals` of bars that are not malformed."""
+        table = self._frame(*bars)
+        unjudged = table.with_columns(reason=pl.lit(None, pl.String))
+        reasons = row_reasons(unjudged, interval_minutes=self.catalog.interval_minutes)["reason"]
+        inside: dict[tuple[int, int], set[datetime]] = {}
+        last = None if self._bars.is_empty() else self._bars.row(-1)
+        found: list[Refusal | None] = []
+        for bar, row, reason in zip(bars, table.rows(), reasons, strict=True):
+            refused = self._untimely(bar["time"], row, clock, last) or self._untrue(bar, reason)
+            found.append(refused or self._off_session(bar["time"], table["time"], inside))
+            last = row if found[-1] is None else last
+        return found
 
     def _malformed(self, bar: Mapping[str, Any]) -> str | None:
         missing = [name for name in self._schema if name not in bar]
@@ -281,57 +285,54 @@ class OnlineState:
         return None
 
     def _untimely(
-        self, bar: Mapping[str, Any], clock: datetime | None, before: pl.DataFrame
+        self, time: datetime, row: tuple[Any, ...], clock: datetime | None, before: tuple[Any, ...] | None
     ) -> Refusal | None:
-        time: datetime = bar["time"]
+        """Refusal by its time of the bar with the values `row` after the one with the values `before`."""
         shown, end = time.isoformat(), time + self._interval
         if clock is not None and end > clock:
             msg = f"bar {shown}: future: it ends at {end.isoformat()}; required: by {clock.isoformat()}"
             return Refusal("future", msg)
-        if before.is_empty():
+        if before is None:
             return None
-        last: datetime = before["time"][0]
+        last: datetime = before[0]
+        if time >= last + self._interval:
+            return None
+        reason = "late" if time < last else "overlapping"
         if time == last:
-            same = self._frame(bar).equals(before)
-            reason = "duplicate" if same else "conflicting_duplicate"
-        elif time < last:
-            reason = "late"
-        elif time < last + self._interval:
-            reason = "overlapping"
-        else:
-            return None
+            reason = "duplicate" if row == before else "conflicting_duplicate"
         required = (last + self._interval).isoformat()
         return Refusal(reason, f"bar {shown}: {reason}; required: an open at or after {required}")
 
-    def _untrue(self, bar: Mapping[str, Any]) -> Refusal | None:
-        reason = row_reasons(self._frame(bar, reason=None), interval_minutes=self.catalog.interval_minutes)[
-            "reason"
-        ][0]
+    def _untrue(self, bar: Mapping[str, Any], reason: str | None) -> Refusal | None:
         if reason is None:
             return None
         got = ", ".join(f"{name}={bar[name]}" for name in self._schema if name != "time")
         shown = bar["time"].isoformat()
         return Refusal(reason, f"bar {shown}: {reason}: got {got}; required: {_REQUIRED[reason]}")
 
-    def _off_session(self, time: datetime) -> Refusal | None:
+    def _off_session(
+        self, time: datetime, times: pl.Series, inside: dict[tuple[int, int], set[datetime]]
+    ) -> Refusal | None:
+        """Refusal of one of `times` outside all sessions; `inside` takes those within, by month."""
         if self._outside == "keep":
             return None
         day = time.astimezone(UTC).date()
-        sessions = month_sessions(self.market, day, day)
-        stamp = pl.Series([time.astimezone(UTC)], dtype=pl.Datetime("us", "UTC"))
-        if sessions.locate(stamp, self.catalog.interval_minutes)[0] >= 0:
+        month = day.year, day.month
+        if month not in inside:
+            its = times.filter((times.dt.year() == day.year) & (times.dt.month() == day.month))
+            located = month_sessions(self.market, day, day).locate(its, self.catalog.interval_minutes)
+            inside[month] = set(its.filter(pl.Series(located >= 0)))
+        if time in inside[month]:
             return None
-        msg = (
-            f"bar {time.isoformat()}: outside_session; required: an open inside the sessions of "
-            f"{self.market.calendar} without its breaks {list(self.market.breaks)}"
-        )
+        required = f"the sessions of {self.market.calendar} without its breaks {list(self.market.breaks)}"
+        msg = f"bar {time.isoformat()}: outside_session; required: an open inside {required}"
         return Refusal("outside_session", msg)
 
-    def _frame(self, bar: Mapping[str, Any], **texts: str | None) -> pl.DataFrame:
-        """The bar as a table of one row, with further columns of text."""
-        values = [bar["time"].astimezone(UTC) if name == "time" else bar[name] for name in self._schema]
-        schema = {**self._schema, **dict.fromkeys(texts, pl.String())}
-        return pl.DataFrame([(*values, *texts.values())], schema=schema, orient="row", strict=False)
+    def _frame(self, *bars: Mapping[str, Any]) -> pl.DataFrame:
+        """Bars as a table."""
+        names = [name for name in self._schema if name != "time"]
+        rows = [(bar["time"].astimezone(UTC), *(bar[name] for name in names)) for bar in bars]
+        return pl.DataFrame(rows, schema=self._schema, orient="row", strict=False)
 
     def _take(self, bars: pl.DataFrame) -> None:
         """Make `bars` the state; nothing has changed where their row cannot be computed."""

@@ -78,6 +78,32 @@ def test_a_refused_bar_is_named_and_changes_nothing(
     assert state.row is row
 
 
+def test_many_bars_are_refused_as_if_they_were_appended_one_by_one(state: OnlineState) -> None:
+    """In one go, so that thousands of posted bars take no longer than a request may."""
+    nexts = BARS.slice(1_600, 40).to_dicts()
+    given = [
+        LAST, nexts[0], nexts[0], {**nexts[1], "low": -1.0}, nexts[1], {**nexts[1], "close": 1.0}, nexts[5],
+        nexts[3], {"time": nexts[6]["time"]}, {**nexts[7], "time": SATURDAY + timedelta(days=7)},
+        {**nexts[8], "time": nexts[8]["time"].astimezone(ZoneInfo("Asia/Tokyo"))}, *nexts[9:],
+        {**nexts[39], "time": SATURDAY + timedelta(days=8)},
+    ]  # fmt: skip
+    clock = SATURDAY + timedelta(days=8)
+    one_by_one = OnlineState.from_bars(CATALOG, MARKET, BARS.head(1_600))
+    expected = []
+    for bar in given:
+        expected.append(one_by_one.refusal(bar, clock))
+        if expected[-1] is None:
+            one_by_one.append(bar, clock)
+    assert state.refusals(given, clock) == expected
+    reasons = [None if r is None else r.reason for r in expected]
+    assert reasons[:10] == [
+        "duplicate", None, "duplicate", "non_positive_price", None, "conflicting_duplicate", None, "late",
+        "malformed", "outside_session",
+    ]  # fmt: skip
+    assert reasons[-1] == "future"
+    assert state.refusals([], None) == []
+
+
 def test_a_missing_column_is_malformed(state: OnlineState) -> None:
     bar = {name: value for name, value in NEXT.items() if name != "bid"}
     with pytest.raises(
