@@ -116,8 +116,13 @@ def test_all_of_it_is_shown(show: Show, service: StandIn) -> None:
     expect(page.locator("#price-chart .readout")).to_contain_text(",0")
 
 
-@pytest.mark.parametrize(("width", "theme"), [(PHONE, "light"), (DESKTOP, "dark")])
-def test_it_fits_is_legible_and_can_be_read_without_seeing_it(show: Show, width: int, theme: str) -> None:
+@pytest.mark.parametrize(
+    ("width", "theme", "year"), [(PHONE, "light", None), (PHONE, "dark", 2019), (DESKTOP, "dark", None)]
+)
+def test_it_fits_is_legible_and_can_be_read_without_seeing_it(
+    show: Show, service: StandIn, now: datetime, width: int, theme: str, year: int | None
+) -> None:
+    service.answers = example(now if year is None else datetime(year, 11, 5, 15, 30, tzinfo=UTC))
     page = show(width, theme)
     says(page, "#link", "Live")
     says(page, "#news", "Reuters")

@@ -67,7 +67,7 @@ const size = fraction => percent(fraction).replace("+", "");
 const price = value => fixed(value, value >= 100 ? 2 : value >= 10 ? 3 : 5); // about seven digits
 const span = ({ low, high }) => `${price(low)} – ${price(high)}`;
 
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" }).format;
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" }).format;
 const time = iso => +new Date(iso);
 const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" }).format;
 const sameDay = (a, b) => new Date(a).toDateString() === new Date(b).toDateString();
