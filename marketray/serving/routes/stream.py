@@ -102,7 +102,7 @@ async def _send(websocket: WebSocket, feed: Feed, after: int | None) -> None:
 
 
 async def _receive(websocket: WebSocket, *, more: bool = True) -> int:
-    """The id that the subscriber goes on from; raises _CloseError for another message; without `more` for any."""
+    """The id that the subscriber goes on from; _CloseError for another message, without `more` for any."""
     message = await websocket.receive()
     if message["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(message.get("code", 1005))
