@@ -19,7 +19,8 @@ SCRIPTS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py"))
 
 
 def test_every_stage_has_its_script() -> None:
-    assert set(SCRIPTS) == {"pipeline", "promote", "backtest", *STAGES} - {"select"}
+    inference = {"batch_inference", "online_inference"}
+    assert set(SCRIPTS) == {"pipeline", "promote", "backtest", *inference, *STAGES} - {"select"}
 
 
 @pytest.mark.parametrize(
