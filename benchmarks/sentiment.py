@@ -38,7 +38,6 @@ from marketray.settings import Settings, load_settings
 
 PLAIN_BATCH = 64
 MEAN_WORDS = {"headlines": (23, 9.0), "articles": (248, 3.0)}  # mean and shape of a gamma distribution
-AGREEMENT_TEXTS = 10_000
 
 
 def make_texts(kind: str, count: int, seed: int = 0) -> list[str]:
@@ -143,14 +142,14 @@ def matmul_flops(device: str, dtype: str) -> float:
     return 2 * n**3 / best
 
 
-def agreement(dtype: str, device: str) -> dict[str, Any]:
-    """Labels of the packaged trained checkpoint in `dtype` against float32."""
+def agreement(dtype: str, device: str, count: int) -> dict[str, Any]:
+    """Labels that the packaged trained checkpoint gives `count` texts in `dtype` against float32."""
     if not (PACKAGED["finbert-mini"] / "config.json").exists():
         return {"agreement": None, "max_dp": None}
     checkpoint = find_checkpoint("finbert-mini", None, Path("/"))
     r = np.random.default_rng(1)
-    titles, bodies = write_articles(r, r.choice(np.array([-1, 0, 1], np.int8), 2 * AGREEMENT_TEXTS))
-    texts = sorted({*titles, *bodies})[:AGREEMENT_TEXTS]
+    titles, bodies = write_articles(r, r.choice(np.array([-1, 0, 1], np.int8), 2 * count))
+    texts = sorted({*titles, *bodies})[:count]
     tokenizer, pad = export_tokenizer(checkpoint, 128)
     tokens = Tokens.from_arrow(tokenize(tokenizer, texts))
     ours, exact = (_load(checkpoint, device, d, pad).score(tokens).probabilities for d in (dtype, "float32"))
@@ -210,7 +209,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "ceiling_share": rate * flops / matmul_flops(device, dtype),
         **counts,
     }
-    return result | agreement(dtype, device)
+    return result | agreement(dtype, device, options.agreement_texts)
 
 
 def main() -> None:
@@ -221,6 +220,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
     parser.add_argument("--compile", choices=["auto", "on", "off"], default="auto")
     parser.add_argument("--texts", type=int, default=2_048, help="headlines; take 500,000 or more on a GPU")
+    parser.add_argument("--agreement-texts", type=int, default=10_000)
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--hidden", type=int, default=768)
     options = parser.parse_args()
