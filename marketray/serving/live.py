@@ -176,7 +176,10 @@ class LiveModel:
         """
         state, latest = self._state, self._latest
         if state is not None:
-            return state.refusals(bars, fixed_clock(self._settings))
+            try:
+                return state.refusals(bars, fixed_clock(self._settings))
+            except SettingsError as e:  # the calendar does not reach the dates
+                return problem("unusable-bars", 422, "The bars cannot be used", e.message, hint=e.hint)
         assert isinstance(latest, Problem)
         return latest
 

@@ -9,6 +9,8 @@ from typing import Any
 import polars as pl
 import pytest
 
+from marketray.errors import SettingsError
+from marketray.features.online import OnlineState
 from marketray.lake import Lake
 from marketray.models import load_model
 from marketray.settings import Settings, load_settings
@@ -133,6 +135,16 @@ def test_without_a_state_bars_are_not_taken(home: Path, market: Market) -> None:
     client = Client.of(LocalService(made, {7: market.folders["xgboost"]}, {"blue": 7, "green": None}, 7))
     told = client.refused(503, "no-state", "POST", "/bars", json={"bars": later(market, 0, 2)})
     assert "holds no bar of TEST_USD" in told["detail"]
+
+
+def test_dates_beyond_the_calendar(client: Client, market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    def beyond(*_: Any) -> None:
+        msg = "market.calendar=XNYS: got 2150-01-05; required: up to 2149"
+        raise SettingsError(msg)
+
+    monkeypatch.setattr(OnlineState, "refusals", beyond)
+    told = client.refused(422, "unusable-bars", "POST", "/bars", json={"bars": later(market, 0, 1)})
+    assert "required: up to 2149" in told["detail"]
 
 
 def test_bars_at_times_are_found(service: LocalService, market: Market) -> None:

@@ -47,7 +47,7 @@ def explore(service: LocalService, cases: int) -> Counter[tuple[str, int]]:
     @given(any_case)
     def ask(case: Case) -> None:
         headers = {"Authorization": f"Bearer {TOKEN}"} if seen.total() % 8 else None
-        response = case.call(headers=headers)
+        response = case.call(headers=headers, timeout=120)
         seen[f"{case.method} {case.path}", response.status_code] += 1
         assert response.status_code < 500 or response.status_code in DECLARED, response.text
         case.validate_response(response, checks=CHECKS, excluded_checks=[not_a_server_error])
