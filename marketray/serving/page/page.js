@@ -16,7 +16,7 @@ const data = {}; // latest answer by part
 const wrong = {}; // why the latest answer of a part is none
 const stream = { open: false, last: null, tries: 0, retryAt: 0, heard: 0 };
 
-// Markup. What was read is only ever set as text.
+// Markup. What was read is only set as text.
 
 const $ = id => document.getElementById(id);
 const fill = (id, ...parts) => refill(document.querySelector(`#${id} .body`), parts);
@@ -51,7 +51,7 @@ const callout = error => h("div.callout", h("strong", error.title ?? "Could not 
   h("p", error.message), error.hint && note(error.hint));
 const missing = name => wrong[name] ? callout(wrong[name]) : note("Reading …");
 
-// Numbers and times
+// Numbers, times
 
 const known = value => typeof value === "number";
 const fixed = (value, digits) => Math.abs(value).toLocaleString("en-US",
@@ -153,7 +153,7 @@ function chart(id, { label, layers, format, says, low, high, height, empty, key 
 }
 const noChart = id => chart(id, { layers: [] });
 
-// The parts
+// Parts
 
 function drawEvidence() {
   const { model } = data;
@@ -408,12 +408,12 @@ function connect() {
   const socket = new WebSocket(address);
   Object.assign(stream, { socket, retryAt: 0 });
   socket.onopen = () => {
-    Object.assign(stream, { open: true, tries: 0, heard: Date.now() });
+    Object.assign(stream, { open: true, heard: Date.now() });
     showLink();
     loadAll();
   };
   socket.onmessage = message => {
-    stream.heard = Date.now();
+    Object.assign(stream, { tries: 0, heard: Date.now() });
     hear(JSON.parse(message.data));
     showLink();
   };
