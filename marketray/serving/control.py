@@ -223,9 +223,10 @@ class Control:
             entry = await self._append(loading, who, "load", f"load {_told(loading, new)}", before.seq)
         try:
             await self._await_loaded(loading, new | needed)
-        except ServingError as e:
+        except (ServingError, asyncio.CancelledError) as e:
+            reason = e.message if isinstance(e, ServingError) else "who asked for it did not wait"
             if new:
-                await self._append(before.traffic, who, "undo", e.message, entry.seq)
+                await self._append(before.traffic, who, "undo", reason, entry.seq)
             raise
         return entry
 

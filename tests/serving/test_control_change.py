@@ -117,6 +117,19 @@ def test_a_slot_that_is_never_done_changes_nothing(bench: Bench, monkeypatch: py
     assert bench.log == [("load", 0, 2), ("undo", 0, None)]
 
 
+def test_a_caller_that_does_not_wait_changes_nothing(bench: Bench) -> None:
+    def gone(wanted: int | None, number: int) -> Answers:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return [(None, None)]
+
+    bench.answers["green"] = gone
+    with pytest.raises(asyncio.CancelledError):
+        bench.change(models={"green": 2}, weights=HALF)
+    assert bench.log == [("load", 0, 2), ("undo", 0, None)]
+
+
 def test_what_somebody_else_has_set_meanwhile_stays(bench: Bench) -> None:
     theirs = Traffic({"blue": WHOLE, "green": 0}, {"blue": 3, "green": None})
 
