@@ -14,7 +14,7 @@ from ray.serve.exceptions import RayServeException
 
 from marketray.errors import MarketrayError, RegistryError, ServingError, TrafficError
 from marketray.serving.conduct import Conductor
-from marketray.serving.journal import Journal
+from marketray.serving.journal import LOAD, UNDO, Journal
 from marketray.serving.rollback import ROLLBACK, earlier, serving
 from marketray.serving.rollout import Plan, cancel, start
 from marketray.serving.settle import Settler
@@ -56,6 +56,7 @@ class Control:
         self._journal = Journal(store.database)
         self._settler = Settler(settings, store)
         self._changing = asyncio.Lock()
+        self._resumed = False
         self._conductor = Conductor(
             settings, self._journal, store.scores, self._snapshots, lambda: self.tell("ingress")
         )
@@ -220,13 +221,13 @@ class Control:
         new = {s for s in SLOTS if loading.models[s] not in (None, before.traffic.models[s])}
         entry = before
         if new:
-            entry = await self._append(loading, who, "load", f"load {_told(loading, new)}", before.seq)
+            entry = await self._append(loading, who, LOAD, f"load {_told(loading, new)}", before.seq)
         try:
             await self._await_loaded(loading, new | needed)
         except (ServingError, asyncio.CancelledError) as e:
             reason = e.message if isinstance(e, ServingError) else "who asked for it did not wait"
             if new:
-                await self._append(before.traffic, who, "undo", reason, entry.seq)
+                await self._append(before.traffic, who, UNDO, reason, entry.seq)
             raise
         return entry
 
@@ -302,6 +303,9 @@ class Control:
 
     async def _conduct(self) -> None:
         async with self._changing:
+            if not self._resumed:
+                await asyncio.to_thread(self._journal.take_back_load)
+                self._resumed = True
             await self._conductor.look()
 
     async def _settle(self) -> None:

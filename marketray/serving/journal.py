@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from marketray.serving.store.traffic_log import Entry
     from marketray.serving.traffic import Traffic
 
-__all__ = ["Journal", "rollout_json", "traffic_json"]
+__all__ = ["LOAD", "UNDO", "Journal", "rollout_json", "traffic_json"]
 
 _DECISIONS = 20
 """Decisions that a rollout is shown with."""
+
+LOAD, UNDO = "load", "undo"
+"""Actions of the entries that have the slots load, and of those that take that back."""
 
 
 class Journal:
@@ -58,6 +61,14 @@ class Journal:
             entry = self.traffic.append(traffic, who=who, action=action, reason=reason, expect_seq=seq)
             self._events.publish("traffic", traffic_json(entry), key=str(entry.seq))
         return entry
+
+    def take_back_load(self) -> None:
+        """Undo a change whose control ended while the slots loaded; call it where no change is under way."""
+        with self._database.writing("taking a change back", TRAFFIC, EVENTS):
+            newest, *before = self.traffic.history(limit=2)
+            if before and newest.action == LOAD:
+                reason = "control ended while the slots loaded"
+                self.put(before[0].traffic, who=newest.who, action=UNDO, reason=reason, seq=newest.seq)
 
     def start(self, rollout: Rollout, *, who: str, seq: int) -> StoredRollout:
         """Save a rollout that begins and put its traffic into force; raises as `Rollouts.start` and `put`."""

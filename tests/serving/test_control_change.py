@@ -130,6 +130,31 @@ def test_a_caller_that_does_not_wait_changes_nothing(bench: Bench) -> None:
     assert bench.log == [("load", 0, 2), ("undo", 0, None)]
 
 
+def test_a_control_that_starts_takes_back_what_one_that_died_was_loading(bench: Bench) -> None:
+    before = bench.store.traffic.current()
+    assert before is not None
+    loading = before.traffic.changed(models={"blue": 1, "green": 2})
+
+    async def start() -> None:
+        control = Control(bench.settings, "app")
+        control._all = bench.ask  # type: ignore[method-assign, assignment]
+        async with asyncio.timeout(30):
+            while not control._resumed:
+                await asyncio.sleep(0.01)
+        control.__del__()
+
+    asyncio.run(start())
+    assert bench.log == []  # nothing was under way
+    bench.store.traffic.append(loading, who="ann", action="load")
+    asyncio.run(start())
+    assert bench.log == [("load", 0, 2), ("undo", 0, None)]
+    newest = bench.store.traffic.current()
+    assert newest is not None
+    assert (newest.who, newest.reason) == ("ann", "control ended while the slots loaded")
+    asyncio.run(start())
+    assert len(bench.log) == 2
+
+
 def test_what_somebody_else_has_set_meanwhile_stays(bench: Bench) -> None:
     theirs = Traffic({"blue": WHOLE, "green": 0}, {"blue": 3, "green": None})
 
