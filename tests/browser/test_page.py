@@ -83,7 +83,7 @@ def test_all_of_it_is_shown(show: Show, service: StandIn) -> None:
     says(page, "#link", "Live")
     said, close = service.answers["predict"][1], service.answers["bars/recent"][1]["bars"][-1]["close"]
     says(page, "h1", "SPX500_USD, 30 minutes ahead")
-    says(page, "#evidence", "No skill over zero, p = 0.41", "no champion to beat", "−0.020 %", "0.15 %")
+    says(page, "#evidence", "No skill over zero, p = 0.41", "no champion to beat", "−0.020 %", "0.148 %")
     low, high = said["interval"]["low"], said["interval"]["high"]
     numbers = f"{said['prediction']:,.2f}", f"{low:,.2f} – {high:,.2f}", f"{close:,.2f}", "▲ up +0.014 %"
     says(page, "#forecast", *numbers, "53 % sure", "version 7 in blue")
@@ -102,7 +102,7 @@ def test_all_of_it_is_shown(show: Show, service: StandIn) -> None:
     settled = [r for r in rows if r["actual_return"] is not None and r["slot"] == "blue"]
     right = sum((r["predicted_return"] > 0) == (r["actual_return"] > 0) for r in settled)
     zero = (sum(r["actual_return"] ** 2 for r in settled) / len(settled)) ** 0.5
-    says(page, "#record", f"blue right in {right} of {len(settled)} directions", f"zero {100 * zero:.2f} %")
+    says(page, "#record", f"blue right in {right} of {len(settled)} directions", f"zero {100 * zero:.4f} %")
     actual = [r for r in rows if r["actual_return"] is not None]
     assert page.locator("#record circle.actual").count() == len(actual) > len(settled) > 90
     assert page.locator("#record circle.green").count() == sum(r["slot"] == "green" for r in rows)

@@ -63,7 +63,6 @@ function percent(fraction) {
   const value = fraction * 100;
   return signed(value, value && Math.min(6, Math.max(2, 1 - Math.floor(Math.log10(Math.abs(value)))))) + " %";
 }
-const size = fraction => percent(fraction).replace("+", "");
 const price = value => fixed(value, value >= 100 ? 2 : value >= 10 ? 3 : 5); // about seven digits
 const span = ({ low, high }) => `${price(low)} – ${price(high)}`;
 
@@ -174,7 +173,7 @@ function drawEvidence() {
   return fill("evidence", h("p", story), facts(
     ["R² over zero, out of sample", known(r2) ? percent(r2) : none("not measured")],
     ["p of no skill over zero", value ? value.replace("= ", "") : none("not tested")],
-    ["RMSE on test rows", known(rmse) ? size(rmse / 100) : none("not stored with the model")]));
+    ["RMSE on test rows", known(rmse) ? fixed(rmse, 3) + " %" : none("not stored with the model")]));
 }
 
 function drawModel() {
@@ -245,7 +244,7 @@ const right = row => known(row.actual_return) && row.actual_return !== 0 && row.
 function summary(rows) {
   const of = what => rows.filter(row => known(row.actual_return) && what(row));
   const sized = of(row => known(row.predicted_return)), judged = of(row => right(row) !== null);
-  const rmse = error => size(Math.sqrt(sized.reduce((sum, row) => sum + error(row) ** 2, 0) / sized.length));
+  const rmse = error => fixed(100 * Math.sqrt(sized.reduce((sum, row) => sum + error(row) ** 2, 0) / sized.length), 4) + " %";
   return judged.length + sized.length === 0 ? "what came true is not known yet"
     : `right in ${judged.filter(right).length} of ${judged.length} directions` + (sized.length ? "; RMSE "
       + `${rmse(row => row.predicted_return - row.actual_return)}, of forecasting zero ${rmse(row => row.actual_return)}` : "");
