@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import uuid
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ray.exceptions import RayError, RayTaskError
@@ -15,6 +16,7 @@ from marketray.errors import StoreError
 from marketray.serving.answers import Answer, Batch
 from marketray.serving.api import create_api
 from marketray.serving.handles import ControlHandle
+from marketray.serving.metrics import ServiceMetrics
 from marketray.serving.outcomes import Outcomes
 from marketray.serving.problems import ProblemError, problem
 from marketray.serving.router import Router, SlotError
@@ -46,6 +48,8 @@ logger = logging.getLogger(__name__)
 _POLL_SECONDS = 0.25
 _HEALTH_SECONDS = 0.5
 _PROBE_SECONDS = 2.0
+_MEASURE_SECONDS = 5.0
+_HISTORY = 100  # changes of the traffic, for the age of a slot's model
 
 
 class HandleClient:
@@ -114,7 +118,7 @@ class Ingress:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
-        self._tasks += [asyncio.create_task(self._follow()), asyncio.create_task(self._watch())]
+        self._tasks += [asyncio.create_task(work()) for work in (self._follow, self._watch, self._measure)]
         try:
             yield
         finally:
@@ -224,6 +228,18 @@ class Ingress:
         self._misses[slot] = 0 if reason is None else self._misses[slot] + 1
         if reason is None or self._misses[slot] > 1:
             self.router.judge(slot, reason)
+
+    async def _measure(self) -> None:
+        """Pass on to Prometheus what was counted."""
+        metrics = ServiceMetrics()
+        while True:
+            try:
+                history = await asyncio.to_thread(self.store.traffic.history, _HISTORY)
+                counted = self.outcomes.snapshot(), self._writer.counts, self.router.unwell
+                metrics.publish(*counted, history, datetime.now(UTC))
+            except StoreError as e:  # told by _follow too
+                logger.debug("nothing is measured: %s", e)
+            await asyncio.sleep(_MEASURE_SECONDS)
 
     def _done(self, attempt: Attempt) -> None:
         """Count and record one question to one slot."""
