@@ -107,6 +107,10 @@ class Service(Protocol):
         """The same for rows of features."""
         ...
 
+    async def latest(self) -> Answer | Problem:
+        """The busiest slot's forecast, neither counted nor recorded; raises ProblemError."""
+        ...
+
     async def refusals(self, bars: Sequence[Mapping[str, Any]]) -> list[Refusal | None] | Problem:
         """Why each of the bars cannot be appended; a problem where there is no state to append to."""
         ...

@@ -167,6 +167,11 @@ class Ingress:
         status: SlotStatus = await self._asked(slot or self._busiest(), _PROBE_SECONDS, "status")
         return status
 
+    async def latest(self) -> Answer | Problem:
+        """The busiest slot's forecast, neither counted nor recorded; raises ProblemError."""
+        found: Answer | Problem = await self._asked(self._busiest(), _PROBE_SECONDS, "predict", None, None)
+        return found
+
     async def refusals(self, bars: Sequence[Mapping[str, Any]]) -> list[Refusal | None] | Problem:
         """Why the busiest slot could not append each of the bars; raises ProblemError."""
         seconds = self.settings.serving.deadline_seconds

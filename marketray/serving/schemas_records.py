@@ -24,7 +24,8 @@ __all__ = [
 MAX_ROWS = 10_000
 """Most rows that one batch may have."""
 
-Number = Annotated[float, Strict()]
+Number = Annotated[float, Strict(), Field(gt=-3.4e38, lt=3.4e38)]
+"""What a 32-bit float holds: models read no more."""
 
 
 class BarsRequest(BaseModel):

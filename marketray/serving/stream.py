@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from marketray.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
     from marketray.serving.store.events import Event, Events
 
@@ -54,6 +54,8 @@ class Feed:
         By how many events a subscriber may be behind.
     heartbeat_seconds:
         Between two heartbeats.
+    look:
+        Done every `look_seconds` while somebody listens: it may publish what nobody else does.
     """
 
     def __init__(
@@ -63,8 +65,11 @@ class Feed:
         poll_seconds: float = 0.25,
         kept: int = 1_000,
         heartbeat_seconds: float = 15.0,
+        look: Callable[[], Awaitable[None]] | None = None,
+        look_seconds: float = 1.0,
     ) -> None:
         self._events = events
+        self._look, self._look_seconds = look, look_seconds
         self._poll_seconds = poll_seconds
         self._heartbeat_seconds = heartbeat_seconds
         self._newest: deque[tuple[int, str]] = deque(maxlen=kept)
@@ -80,7 +85,7 @@ class Feed:
             self._newest.clear()
             self._end = None
             self._changed = asyncio.Condition()
-            self._reader = asyncio.create_task(self._read())
+            self._reader = asyncio.create_task(self._follow())
         try:
             yield
         finally:
@@ -147,6 +152,20 @@ class Feed:
 
     def _since(self, had: int) -> list[tuple[int, str]]:
         return list(takewhile(lambda kept: kept[0] > had, reversed(self._newest)))[::-1]
+
+    async def _follow(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._read())
+            if self._look is not None:
+                group.create_task(self._look_again(self._look))
+
+    async def _look_again(self, look: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await look()
+            except StoreError as e:  # the reader tells of it
+                logger.debug("nothing could be published: %s", e)
+            await asyncio.sleep(self._look_seconds)
 
     async def _read(self) -> None:
         """Follow the store."""

@@ -130,6 +130,9 @@ class LocalService:
     async def predict_features(self, ask: Ask) -> tuple[str, Batch | Problem]:
         return await self.router.predict_features(ask)
 
+    async def latest(self) -> Answer | Problem:
+        return await self.slots["blue"].predict(None, None)
+
     async def refusals(self, bars: Sequence[Mapping[str, Any]]) -> list[Refusal | None] | Problem:
         return await self.slots["blue"].refusals(bars)
 

@@ -81,6 +81,7 @@ def test_a_batch_goes_to_the_other_slot_where_one_fails(
         ({"rows": [["x"] * 2] * 10_000}, "invalid-request", "(1 wrong in all)"),
         ({"rows": [[1.0, True]]}, "invalid-request", "body.rows.0.1"),
         ({"rows": 3}, "invalid-request", "body.rows"),
+        ({"rows": [[-4e103, None]]}, "invalid-request", "body.rows.0.0"),
     ],
 )
 def test_what_is_no_batch(refusing: Client, change: Any, kind: str, told: str) -> None:

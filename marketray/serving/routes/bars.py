@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, FastAPI, Request, Security
 
+from marketray.serving.announce import announce
 from marketray.serving.auth import bearer, guarded
 from marketray.serving.intake import take
 from marketray.serving.problems import ProblemError, problem, request_id_of
@@ -18,10 +18,7 @@ from marketray.serving.schemas import Forecasted, Problem
 from marketray.serving.schemas_records import BarsRequest, BarsTaken
 
 if TYPE_CHECKING:
-    from marketray.serving.answers import Answer
     from marketray.serving.api import Service
-    from marketray.serving.schemas import Bar
-    from marketray.serving.store import Store
 
 __all__ = ["add"]
 
@@ -46,24 +43,15 @@ def add(app: FastAPI, service: Service) -> None:
             info = (await service.status()).info
             end = None if info is None else info["last_bar_end_at"]
             return BarsTaken(**appended, last_bar_end_at=end, forecast=None, problem=answer)
-        forecast = json.loads(answer.body)
-        last = max(body.bars, key=lambda bar: bar.time)
-        await asyncio.to_thread(_publish, service.store, answer, forecast, last)
+        await asyncio.to_thread(announce, service.store, service.settings, answer)
         return BarsTaken(
             **appended,
             last_bar_end_at=answer.decision_at,
-            forecast=Forecasted.model_validate(forecast),
+            forecast=Forecasted.model_validate_json(answer.body),
             problem=None,
         )
 
     app.include_router(router)
-
-
-def _publish(store: Store, answer: Answer, forecast: dict[str, Any], bar: Bar) -> None:
-    """Tell subscribers, once for each decision and version, whoever finds it out first."""
-    key = f"{answer.instrument}|{answer.decision_at.isoformat()}|{answer.identity.model_version}"
-    told = {**forecast, "bar": {"time": bar.time.isoformat(), "close": bar.close}}
-    store.events.publish("forecast", told, key=key)
 
 
 def _other_instrument(got: str, served: str) -> Problem:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.websockets import WebSocketDisconnect
 
 from marketray.errors import StoreError
+from marketray.serving.announce import Announcer
 from marketray.serving.stream import Feed, LaggingError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class _CloseError(Exception):
 
 def add(app: FastAPI, service: Service, feed: Feed | None = None) -> Feed:
     """WS /ws/market-stream, over a feed of the service's events."""
-    followed = feed or Feed(service.store.events)
+    followed = feed or Feed(service.store.events, look=Announcer(service).look)
 
     @app.websocket("/ws/market-stream")
     async def stream(websocket: WebSocket) -> None:
