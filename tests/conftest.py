@@ -15,7 +15,6 @@ from hypothesis import settings
 from marketray.cluster import prepare_environment
 from marketray.settings import Settings, load_settings
 from tests.groups import ByGroup, longest_first
-from tests.ray_head import Head, ray_head
 
 prepare_environment()
 settings.register_profile("seeded", derandomize=True, deadline=None)
@@ -45,13 +44,6 @@ def ray_local() -> Iterator[None]:
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
-
-
-@pytest.fixture(scope="session")
-def head() -> Iterator[Head]:
-    """A cluster as `ray start --head` makes it, for `ray job submit`."""
-    with ray_head() as started:
-        yield started
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ class Head:
     environment: dict[str, str]
 
     def submit(
-        self, *entrypoint: str, home: Path, timeout_seconds: float = 120
+        self, *entrypoint: str, home: Path, timeout_seconds: float = 600
     ) -> subprocess.CompletedProcess[str]:
         """`ray job submit --working-dir .` of the repository, with MARKETRAY_HOME set for the job."""
         environment = f'{{"env_vars": {{"MARKETRAY_HOME": "{home}"}}}}'

@@ -10,7 +10,7 @@ from tests.groups import LONGEST, TOGETHER
 
 ROOT = Path(__file__).parents[1]
 TESTS = [f"tests/{name}" for name in ("a.py::test_1", "a.py::test_2", "a.py::test_3", "e2e/b.py::test_4")]
-TESTS += [f"tests/{name}" for name in ("jobs/c.py::test_5", "jobs/c.py::test_6", "d.py::test_7[x::y]")]
+TESTS += [f"tests/{name}" for name in ("e2e/c.py::test_5", "e2e/c.py::test_6", "d.py::test_7[x::y]")]
 
 
 class Process:

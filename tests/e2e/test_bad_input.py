@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 from collections.abc import Callable
 from datetime import date
@@ -12,8 +11,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from marketray.cli import main
 from marketray.sessions import trading_sessions
+from tests.e2e.conftest import in_process
 
 
 @pytest.fixture(scope="module")
@@ -63,22 +62,13 @@ CASES: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame] | None, list[str],
 }
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["marketray", *arguments])
-    try:
-        main()
-    except SystemExit as e:
-        return int(e.code or 0)
-    return 0
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_bad_bars(ray_local, home, monkeypatch, capsys, good_bars, case: str) -> None:
     change, options, message = CASES[case]
     path = home / ("absent.csv" if change is None else "bars.csv")
     if change is not None:
         change(good_bars).write_csv(path, datetime_format="%Y-%m-%d %H:%M:%S")
-    assert run(monkeypatch, "ingest", "--bars", str(path), *options) in (1, 2)
+    assert in_process(monkeypatch, "ingest", "--bars", str(path), *options) in (1, 2)
     printed = capsys.readouterr().err
     assert "Traceback" not in printed
     assert printed.count("error: ") == 1
@@ -91,10 +81,10 @@ def test_good_bars_pass_and_stale_ones_fail_against_the_system_clock(
 ) -> None:
     path = home / "bars.csv"
     good_bars.write_csv(path, datetime_format="%Y-%m-%d %H:%M:%S")
-    assert run(monkeypatch, "ingest", "--bars", str(path), *NEW_YORK, "--json") == 0
+    assert in_process(monkeypatch, "ingest", "--bars", str(path), *NEW_YORK, "--json") == 0
     assert f'"rows_out": {good_bars.height}' in capsys.readouterr().out
     monkeypatch.setenv("MARKETRAY_CLOCK", "system")
-    assert run(monkeypatch, "ingest", "--bars", str(path), *NEW_YORK, "--instrument", "STALE") == 1
+    assert in_process(monkeypatch, "ingest", "--bars", str(path), *NEW_YORK, "--instrument", "STALE") == 1
     assert re.search("freshness: .* days before the clock; required.* 7 ", capsys.readouterr().err)
     assert not list((home / "lake/bronze").rglob("instrument=STALE/**/*.parquet"))
 
@@ -103,7 +93,7 @@ def test_good_bars_pass_and_stale_ones_fail_against_the_system_clock(
 def test_a_stage_without_its_input_says_which_stage_comes_first(
     ray_local, home, monkeypatch, capsys, stage: str
 ) -> None:
-    assert run(monkeypatch, stage) == 1
+    assert in_process(monkeypatch, stage) == 1
     printed = capsys.readouterr().err
     assert "Traceback" not in printed
     assert re.search("Hint: .*(ingest|features|dataset|tune|stage)", printed)
@@ -114,16 +104,16 @@ def test_an_unreachable_tracking_server_ends_the_run_before_any_work(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     started = time.monotonic()
-    assert run(monkeypatch, "run") == 1
+    assert in_process(monkeypatch, "run") == 1
     assert time.monotonic() - started < 20
     assert re.search("error: .*127.0.0.1:9", capsys.readouterr().err)
     assert not (home / "lake").exists()
 
 
 def test_a_missing_model_is_one_clear_error(home, monkeypatch, capsys) -> None:
-    assert run(monkeypatch, "models", "show", "champion") == 1
+    assert in_process(monkeypatch, "models", "show", "champion") == 1
     assert re.search("error: .*champion", capsys.readouterr().err)
-    assert run(monkeypatch, "models", "list", "--json") == 0
+    assert in_process(monkeypatch, "models", "list", "--json") == 0
     assert capsys.readouterr().out.strip() == "[]"
 
 
@@ -131,7 +121,7 @@ def test_a_home_that_cannot_be_written_is_named(ray_local, home, monkeypatch, ca
     blocked = home / "file"
     blocked.write_text("")
     monkeypatch.setenv("MARKETRAY_HOME", str(blocked / "below"))
-    assert run(monkeypatch, "run") == 1
+    assert in_process(monkeypatch, "run") == 1
     printed = capsys.readouterr().err
     assert "Traceback" not in printed
     assert str(blocked) in printed

@@ -1,29 +1,33 @@
-"""``ray job submit`` of the whole pipeline against a cluster started with ``ray start --head``."""
+"""``ray job submit`` against a cluster started with ``ray start --head``: nothing done twice, and errors."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tests.e2e.conftest import Shell
-from tests.ray_head import Head
+import pytest
+
+from tests.e2e.conftest import Jobs, Shell, contents
+
+pytestmark = pytest.mark.timeout(900)  # the first to ask for the run waits for all of it
 
 
-def test_the_pipeline_job_succeeds_and_its_model_is_listed_from_elsewhere(
-    head: Head, shell: Shell, first_run: Any
+def test_a_second_run_as_a_job_writes_no_partition_trains_nothing_and_registers_nothing(
+    jobs: Jobs, shell: Shell, first_run: Any
 ) -> None:
-    done = head.submit("python", "jobs/pipeline.py", "--config", str(shell.config), home=shell.home)
-    assert done.returncode == 0, done.stdout[-4000:]
-    assert "succeeded" in done.stdout
-    assert f"Ray dashboard: {head.dashboard}" in done.stdout
+    assert jobs.again.returncode == 0, jobs.again.stdout[-4000:]
+    assert "succeeded" in jobs.again.stdout
+    assert f"Ray dashboard: {jobs.dashboard}" in jobs.again.stdout
+    assert contents(shell.home) == jobs.before
+    assert jobs.summary["selection"] == first_run["selection"]
+    for stage in ("ingest", "features", "dataset"):
+        assert first_run["stages"][stage]["written"] > 0
+        assert jobs.summary["stages"][stage]["written"] == 0
     assert [m["version"] for m in shell.json("models", "list")] == [1]
 
 
-def test_the_job_fails_when_a_stage_fails(head: Head, shell: Shell) -> None:
-    broken = shell.home / "broken.yaml"
-    broken.write_text(
-        "name: broken\ninstrument: BROKEN\nsource: {kind: files, paths: [/absent/bars.csv], timezone: UTC}\n"
-    )
-    done = head.submit("python", "jobs/pipeline.py", "--config", str(broken), home=shell.home)
-    assert done.returncode != 0
-    assert "/absent/bars.csv" in done.stdout
-    assert "Traceback" not in done.stdout
+def test_a_job_that_fails_ends_with_its_message_and_hint(jobs: Jobs) -> None:
+    assert jobs.failed.returncode != 0
+    assert "error: " in jobs.failed.stdout
+    assert "/absent/bars.csv" in jobs.failed.stdout
+    assert "Hint: " in jobs.failed.stdout
+    assert "Traceback" not in jobs.failed.stdout

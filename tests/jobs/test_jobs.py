@@ -1,8 +1,7 @@
-"""Scripts of jobs/: exit codes and messages, alone and through `ray job submit`."""
+"""Scripts of jobs/: exit codes and messages; tests/e2e/test_job.py submits them to a cluster."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import pytest
 from marketray.errors import QualityError
 from marketray.job import run_job
 from marketray.pipeline import STAGES
-from tests.ray_head import ROOT, Head
+from tests.ray_head import ROOT
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py"))
 
@@ -74,23 +73,3 @@ def test_script_runs_from_anywhere(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "error: --config gone.yaml: cannot be read" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_jobs_on_a_cluster(head: Head, tmp_path: Path) -> None:
-    config = tmp_path / "tiny.yaml"
-    config.write_text("source: {kind: simulator, bars: 10000}\nquality: {min_coverage: 0.1}\n")
-    home = tmp_path / "home"
-    done = head.submit("python", "jobs/ingest.py", "--config", str(config), home=home)
-    assert done.returncode == 0, done.stdout
-    line = next(line for line in done.stdout.splitlines() if line.startswith("{"))
-    assert json.loads(line)["rows_out"] > 9_000
-    assert f"Ray dashboard: {head.dashboard}" in done.stdout
-    assert list((home / "lake" / "bronze" / "bars").rglob("part.parquet"))
-
-    config.write_text("source: {kind: files, paths: [/nowhere/bars.csv]}\n")
-    done = head.submit("python", "jobs/ingest.py", "--config", str(config), home=tmp_path / "other")
-    assert done.returncode != 0
-    assert "error: " in done.stdout
-    assert "/nowhere/bars.csv" in done.stdout
-    assert "Hint: " in done.stdout
-    assert "Traceback" not in done.stdout
