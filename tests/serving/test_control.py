@@ -139,7 +139,7 @@ def test_a_killed_slot_ends_the_rollout_and_a_killed_control_does_not(url: str, 
     control.ask_until(url, lambda rollout: not rollout.running)
     assert control.last().phase == "broken", control.last()
     assert "requests failed" in control.last().reason or "does not answer" in control.last().reason
-    assert control.last().ended_at - died < timedelta(seconds=30)  # 1 to 3 s; a busy machine takes longer
+    assert control.last().ended_at - died < timedelta(seconds=30)  # a few seconds under these rules
     assert ask(url) == 1
 
     control.call("begin", "ann", "green", 2, endless)
