@@ -29,13 +29,14 @@ FLAGS = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
     "RAY_worker_niceness": "0",
 }
 """The fast mode: HAProxy before the ingress, and user code on the router's event loop.
 
 A replica that stops goes on taking what HAProxy still sends for 5 s instead of 30 s; HAProxy learns of it in
-less than 1 s. And replicas run at the machine's usual priority: Ray's own, 15, leaves them waiting behind any
-other work.
+less than 1 s. HAProxy itself is replaced where it misses three looks; they are 2 s apart instead of 10. And
+replicas run at the machine's usual priority: Ray's own, 15, leaves them waiting behind any other work.
 """
 
 _REPLICA_PORTS = range(20_000, 32_700)  # above those of Ray's workers, below those the system gives out
