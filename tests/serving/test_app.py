@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +18,13 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from websockets.sync.client import connect
 
 from marketray.errors import ClusterError, RegistryError, ServingError, SettingsError
 from marketray.lake import Lake
 from marketray.serving import run as serving
 from marketray.serving.app import APP_NAME, build
+from marketray.serving.auth import TOKEN_VARIABLE
 from marketray.serving.client import predict
 from marketray.settings import Settings, load_settings
 from tests.serving.market import INSTRUMENT, Market, bars_json, store_bars
@@ -70,6 +74,7 @@ def test_champion_is_served_until_stopped(
     import ray
     from ray import serve
 
+    monkeypatch.setenv(TOKEN_VARIABLE, "secret-9")
     started = time.monotonic()
     url = serving.start(registered)
     assert time.monotonic() - started < 60  # about 8 s; a busy machine takes longer
@@ -93,6 +98,7 @@ def test_champion_is_served_until_stopped(
     assert ray.cluster_resources()["CPU"] - ray.available_resources()["CPU"] <= 0.5
     with pytest.raises(ClusterError, match=r"serving\.port=\d+: cannot be bound"):
         serving._refuse_taken_port("127.0.0.1", registered.serving.port)
+    _is_changed_by_who_has_the_token(url, market)
     _survives_a_killed_slot(url)
     serve.run(_other(), name="other", route_prefix="/other")
     monkeypatch.setattr(serving, "time", SimpleNamespace(sleep=_interrupt))
@@ -107,6 +113,25 @@ def test_champion_is_served_until_stopped(
     _is_taken_down_where_it_is_not_ready(registered, tmp_path)
     with pytest.raises(ServingError, match=f"POST {url}/predict: .*refused"):
         predict(url)
+
+
+def _is_changed_by_who_has_the_token(url: str, market: Market) -> None:
+    """The traffic, and the bars, of which subscribers are told."""
+    change = {"sticky": "instrument"}
+    assert httpx.put(f"{url}/traffic", json=change).status_code == 401
+    token = {"Authorization": "Bearer secret-9"}
+    with connect(f"{url.replace('http', 'ws')}/ws/market-stream?last_id=0") as stream:
+        assert json.loads(stream.recv(timeout=60))["kind"] == "forecast"  # found by who looks for subscribers
+        traffic = httpx.put(f"{url}/traffic", json=change, headers=token, timeout=60)
+        assert traffic.json()["sticky"] == "instrument", traffic.text
+        assert traffic.json()["answering"] == {"blue": 1, "green": None}
+        (bar,) = bars_json(market.bars.tail(1))
+        bar["time"] = (market.bars["time"][-1] + timedelta(minutes=1)).isoformat()
+        taken = httpx.post(f"{url}/bars", json={"bars": [bar, bar]}, headers=token, timeout=60).json()
+        assert (taken["taken"], taken["known"]) == (1, 1), taken
+        told = [json.loads(stream.recv(timeout=60)) for _ in range(2)]
+    assert [(event["id"], event["kind"]) for event in told] == [(2, "traffic"), (3, "forecast")]
+    assert told[-1]["data"]["prediction"] == taken["forecast"]["prediction"] == predict(url)["prediction"]
 
 
 def _interrupt(_seconds: float) -> None:
@@ -129,7 +154,7 @@ def _is_taken_down_where_it_is_not_ready(registered: Settings, tmp_path: Path) -
     from ray import serve
 
     empty = registered.model_copy(update={"lake": str(tmp_path / "empty")})
-    with pytest.raises(ServingError, match="the service is not ready: bronze/bars holds no bar of TEST_USD"):
+    with pytest.raises(ServingError, match="the service is not ready: got 1 bars; required: at least"):
         serving.start(empty)
     assert serve.status().applications == {}
 
