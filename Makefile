@@ -32,6 +32,7 @@ bench: .venv/test.ok  ## the measured figures, one JSON line each
 	$(BIN)/python -m benchmarks.online
 	$(BIN)/python -m benchmarks.pipeline
 	$(BIN)/python -m benchmarks.sentiment
+	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.tuning
 
 clean:

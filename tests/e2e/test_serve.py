@@ -16,8 +16,10 @@ from typing import Any
 import httpx
 import polars as pl
 import pytest
+import yaml
 
-from tests.e2e.conftest import Shell
+from benchmarks.serving import TOKEN, rival_figures, service_figures
+from tests.e2e.conftest import SMALL, Shell
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def service(shell: Shell, first_run: Any) -> Iterator[str]:
         process = subprocess.Popen(
             [str(Path(sys.executable).parent / "marketray"), "serve", "--config", str(shell.config)],
             cwd=shell.home,
-            env={**shell.environment(), "MARKETRAY_SERVING__PORT": str(port)},
+            env={**shell.environment(), "MARKETRAY_SERVING__PORT": str(port), "MARKETRAY_TOKEN": TOKEN},
             stdout=sink,
             stderr=sink,
         )
@@ -78,6 +80,24 @@ def test_the_forecast_equals_the_batch_features_through_the_native_model(
     row = silver.sort("time").tail(1).select(model.columns).fill_null(float("nan"))
     expected = float(model.predict(row.to_numpy().astype("float32"))[0])
     assert answer["predicted_return"] == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+def test_the_benchmark_moves_the_traffic_and_drops_nothing(service: str, shell: Shell) -> None:
+    found = service_figures(service, seconds=0.5, rate=20.0, moves=4)
+    assert found["dropped"] == 0
+    assert found["switched"] > 0
+    assert all(found[key] > 0 for key in ("rps_c1", "rps_c16"))
+    assert 0 < found["p50_ms_c1"] <= found["p99_ms_c1"] <= 15_000
+    moved = httpx.get(f"{service}/traffic").json()["history"][:4]
+    assert [entry["weights"]["green"] for entry in moved] == [0, 100, 50, 10]
+
+
+def test_the_rival_of_the_benchmark_serves_the_same_model(shell: Shell, first_run: Any) -> None:
+    config = shell.home / "rival.yaml"
+    config.write_text(yaml.safe_dump({**SMALL, "home": str(shell.home)}))
+    found = rival_figures(config, seconds=0.5)
+    assert 0 < found["uvicorn_p50_ms_c1"] <= 15_000
+    assert found["uvicorn_rps_c16"] > 0
 
 
 def test_an_unreachable_service_is_one_clear_error(shell: Shell) -> None:
