@@ -16,6 +16,7 @@ from marketray.serving.api import create_api
 from marketray.serving.auth import TOKEN_VARIABLE, Token, guarded
 from marketray.serving.limits import BodyLimit
 from marketray.serving.problems import install
+from marketray.serving.store import open_store
 from marketray.settings import load_settings
 
 
@@ -141,7 +142,8 @@ def test_a_content_length_that_is_none_is_left_to_the_server() -> None:
 @pytest.mark.parametrize("origins", [[], ["https://desk.example"]])
 def test_pages_of_other_sites_read_nothing_unless_they_are_named(home: Any, origins: list[str]) -> None:
     settings = load_settings(None, {"home": str(home), "serving": {"cors_origins": origins}})
-    app = create_api(SimpleNamespace(settings=settings, token=None))  # type: ignore[arg-type]
+    store = open_store(settings.store_uri)
+    app = create_api(SimpleNamespace(settings=settings, store=store, token=None))  # type: ignore[arg-type]
     for origin in ("https://desk.example", "https://evil.example"):
         answer = send(app, "GET", "/", headers={"Origin": origin})
         assert answer.status_code == 200
