@@ -75,9 +75,7 @@ def test_champion_is_served_until_stopped(
     from ray import serve
 
     monkeypatch.setenv(TOKEN_VARIABLE, "secret-9")
-    started = time.monotonic()
     url = serving.start(registered)
-    assert time.monotonic() - started < 60  # about 8 s; a busy machine takes longer
     answer = predict(url, instrument=INSTRUMENT)
     assert answer["model_version"] == 1
     assert answer["evidence"]["verdict"] == "bootstrap"

@@ -111,12 +111,12 @@ def test_without_another_model_the_same_slot_is_asked_again() -> None:
         (SlotError.unavailable("died"), 503, "slot-unavailable"),
         (SlotError.full(), 503, "slot-full"),
         (SlotError.bug("KeyError"), 500, "slot-bug"),
-        (0.5, 504, "slot-late"),
+        (9.0, 504, "slot-late"),
         (NO_FORECAST, 503, "no-forecast"),
     ],
 )
 def test_where_nobody_answers_the_chosen_slot_tells_why(failure: Any, status: int, kind: str) -> None:
-    bench = Bench(FakeSlot(failure), FakeSlot(SlotError.unavailable("x")), deadline=0.3)
+    bench = Bench(FakeSlot(failure), FakeSlot(SlotError.unavailable("x")), deadline=3.0)
     slot, found = bench.ask()
     assert slot == "blue"
     assert isinstance(found, Problem)
