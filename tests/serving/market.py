@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import yaml
 
 from marketray.bars import COLUMNS, OPTIONAL
 from marketray.dataset.labels import label_bars
@@ -20,7 +22,7 @@ from marketray.serving.store.database import Database
 from marketray.serving.store.traffic_log import TrafficLog
 from marketray.serving.traffic import WHOLE, Traffic
 from marketray.sessions import Sessions, trading_sessions
-from marketray.settings import LabelSettings, Settings
+from marketray.settings import LabelSettings, Settings, load_settings
 
 INSTRUMENT = "TEST_USD"
 
@@ -137,3 +139,31 @@ def bars_json(bars: pl.DataFrame) -> list[dict[str, object]]:
     """Bars as a request carries them."""
     rows = bars.select(COLUMNS).to_dicts()
     return [{**row, "time": row["time"].isoformat()} for row in rows]
+
+
+def registered_home(home: Path, market: Market, *folders: Path) -> Settings:
+    """Settings, also in ``served.yaml``, of a home with bars, these models registered and the first champion.
+
+    The service's port is a free one.
+    """
+    from marketray.registry import Registry
+
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    changes = {
+        "home": str(home),
+        "instrument": INSTRUMENT,
+        "tracking": {"uri": f"sqlite:///{home}/mlflow.db"},
+        "serving": {"port": port},
+    }
+    settings = load_settings(None, changes)
+    store_bars(Lake(settings.lake_uri), market.bars)
+    registry = Registry(settings)
+    evidence = {"verdict": "bootstrap", "r2_oos": 0.01, "p_value": 0.02}
+    for number, folder in enumerate(folders, 1):
+        made = registry.register(folder, key=f"key {number}", evidence=evidence)
+        assert made.version == number
+    registry.set_alias("champion", 1)
+    (home / "served.yaml").write_text(yaml.safe_dump(changes))
+    return settings

@@ -21,13 +21,12 @@ import yaml
 from websockets.sync.client import connect
 
 from marketray.errors import ClusterError, RegistryError, ServingError, SettingsError
-from marketray.lake import Lake
 from marketray.serving import run as serving
 from marketray.serving.app import APP_NAME, build
 from marketray.serving.auth import TOKEN_VARIABLE
 from marketray.serving.client import predict
-from marketray.settings import Settings, load_settings
-from tests.serving.market import INSTRUMENT, Market, bars_json, store_bars
+from marketray.settings import Settings
+from tests.serving.market import INSTRUMENT, Market, bars_json, registered_home
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,23 +41,7 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def registered(market: Market, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A home with bars and the XGBoost model registered as champion; a free port to serve at."""
-    from marketray.registry import Registry
-
-    home = tmp_path_factory.mktemp("home")
-    changes = {
-        "home": str(home),
-        "instrument": INSTRUMENT,
-        "tracking": {"uri": f"sqlite:///{home}/mlflow.db"},
-        "serving": {"port": free_port()},
-    }
-    settings = load_settings(None, changes)
-    store_bars(Lake(settings.lake_uri), market.bars)
-    registry = Registry(settings)
-    evidence = {"verdict": "bootstrap", "r2_oos": 0.01, "p_value": 0.02}
-    made = registry.register(market.folders["xgboost"], key="k", evidence=evidence)
-    registry.set_alias("champion", made.version)
-    (home / "served.yaml").write_text(yaml.safe_dump(changes))
-    return settings
+    return registered_home(tmp_path_factory.mktemp("home"), market, market.folders["xgboost"])
 
 
 @pytest.fixture

@@ -14,14 +14,12 @@ import httpx
 import pytest
 
 from marketray.errors import ServingError, TrafficError
-from marketray.lake import Lake
 from marketray.serving import run as serving
 from marketray.serving.app import APP_NAME
 from marketray.serving.store import open_store
 from marketray.serving.store.rollouts import RolloutActiveError
-from marketray.settings import Settings, load_settings
-from tests.serving.market import INSTRUMENT, Market, store_bars
-from tests.serving.test_app import free_port
+from marketray.settings import Settings
+from tests.serving.market import Market, registered_home
 
 PATIENT = {
     "steps": (50, 100),
@@ -40,28 +38,8 @@ PATIENT = {
 @pytest.fixture(scope="module")
 def registered(market: Market, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A home whose registry holds one model twice, and a third version that answers NaN."""
-    from marketray.registry import Registry
-
-    home = tmp_path_factory.mktemp("home")
-    changes = {
-        "home": str(home),
-        "instrument": INSTRUMENT,
-        "tracking": {"uri": f"sqlite:///{home}/mlflow.db"},
-        "serving": {"port": free_port()},
-    }
-    settings = load_settings(None, changes)
-    store_bars(Lake(settings.lake_uri), market.bars)
-    registry = Registry(settings)
-    evidence = {"verdict": "bootstrap", "r2_oos": 0.01, "p_value": 0.02}
-    for key, folder in (
-        ("good", market.folders["xgboost"]),
-        ("as good", market.folders["xgboost"]),
-        ("no number", _without_number(market.folders["xgboost"], home / "nan")),
-    ):
-        made = registry.register(folder, key=key, evidence=evidence)
-    assert made.version == 3
-    registry.set_alias("champion", 1)
-    return settings
+    home, good = tmp_path_factory.mktemp("home"), market.folders["xgboost"]
+    return registered_home(home, market, good, good, _without_number(good, home / "nan"))
 
 
 def _without_number(folder: Path, copy: Path) -> Path:

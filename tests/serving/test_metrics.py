@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 
-from marketray.serving.metrics import LATENCIES_MS, ServiceMetrics, exported, in_slot_since
+from marketray.serving.metrics import (
+    COUNTERS,
+    GAUGES,
+    LATENCIES_MS,
+    ServiceMetrics,
+    exported,
+    in_slot_since,
+)
 from marketray.serving.outcomes import Outcomes
 from marketray.serving.store.traffic_log import Entry
 from marketray.serving.store.writer import WriterCounts
@@ -93,6 +100,8 @@ def test_rays_own_metrics_take_them() -> None:
     outcomes = Outcomes("p")
     outcomes.answered("blue", 1, 2.0)
     metrics.publish(outcomes.snapshot(), QUIET, {}, [entry(1, 1, None)], NOW)
+    taken = {name: tuple(metric.info["tag_keys"]) for name, metric in metrics._metrics.items()}
+    assert taken == {name: tags for name, (_, tags) in (COUNTERS | GAUGES).items()}
 
 
 @pytest.mark.parametrize("name", ["grafana-service.json"])

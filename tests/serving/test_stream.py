@@ -259,8 +259,9 @@ def test_pages_of_other_sites_may_not_read(running: Running, origin: str | None,
 
 def test_our_own_page_may_read(running: Running) -> None:
     page = running.address.replace("ws", "http", 1).removesuffix("/ws/market-stream")
-    with running.connect(origin=page):
-        pass
+    with running.connect(origin=page) as connection:
+        running.publish(1, 1)
+        assert json.loads(connection.recv(timeout=20))["data"]["n"] == 1
 
 
 def test_there_is_an_end_to_subscribers(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
