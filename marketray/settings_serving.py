@@ -59,4 +59,5 @@ class ServingSettings(_Strict):
     max_batch_mb: float = Field(32.0, gt=0, le=1_000)  # of one to /predict/batch, 10,000 rows
     cors_origins: tuple[str, ...] = ()  # other sites whose pages may call, such as https://desk.example
     store_uri: str | None = None  # sqlite:///file or postgresql://…; default: serving.db in home
+    record_days: int = Field(90, ge=0, le=36_500)  # that recorded answers are kept; 0: for ever
     rollout: RolloutSettings = RolloutSettings()

@@ -20,7 +20,7 @@ from marketray.serving.rollout import Plan, cancel, start
 from marketray.serving.settle import Settler
 from marketray.serving.store import open_store
 from marketray.serving.traffic import SLOTS
-from marketray.serving.upkeep import prune
+from marketray.serving.upkeep import prune, prune_record
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -38,6 +38,7 @@ _LOAD_SECONDS = 60.0
 _LOOK_SECONDS = 0.25
 _SETTLE_SECONDS = 5.0
 _PRUNE_SECONDS = 3600.0
+_BREATH_SECONDS = 0.1  # for others' writes, between two deletions
 _ANSWER_SECONDS = 1.0
 _HISTORY = 200  # changes among which a rollback looks
 
@@ -52,7 +53,7 @@ class Control:
         self._tasks: list[asyncio.Task[None]] = []
         self._settings = settings
         self._application = application
-        store = open_store(settings.store_uri)
+        self._store = store = open_store(settings.store_uri)
         self._journal = Journal(store.database)
         self._settler = Settler(settings, store)
         self._changing = asyncio.Lock()
@@ -63,7 +64,7 @@ class Control:
         for work, pause in (
             (self._conduct, _LOOK_SECONDS),
             (self._settle, _SETTLE_SECONDS),
-            (lambda: asyncio.to_thread(prune, store, settings), _PRUNE_SECONDS),
+            (self._prune, _PRUNE_SECONDS),
         ):
             self._tasks.append(asyncio.create_task(_again_and_again(work, pause)))
 
@@ -311,6 +312,11 @@ class Control:
     async def _settle(self) -> None:
         while await asyncio.to_thread(self._settler.settle):
             pass
+
+    async def _prune(self) -> None:
+        await asyncio.to_thread(prune, self._store, self._settings)
+        while await asyncio.to_thread(prune_record, self._store, self._settings):
+            await asyncio.sleep(_BREATH_SECONDS)
 
 
 async def _again_and_again(work: Callable[[], Awaitable[object]], pause_seconds: float) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Row, and_, bindparam, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, not_, or_, select, update
 
 from marketray.errors import StoreError
 from marketray.serving.store.database import Database
@@ -224,6 +224,29 @@ class Predictions:
         if values:
             with self._database.writing("settling predictions") as connection:
                 connection.execute(change, values)
+
+    def prune(self, before: datetime, *, awaiting_before: datetime, limit: int = 1_000) -> int:
+        """Delete some old predictions, the oldest by `at` first; gives how many; 0: no other is old.
+
+        They are looked for before the transaction that deletes them, so that it holds sqlite's write lock
+        for no longer than `limit` rows take.
+
+        Parameters
+        ----------
+        before:
+            Those with an earlier `at` are old.
+        awaiting_before:
+            The same of those whose actual return is not known yet, as it may still arrive.
+        """
+        at, number = PREDICTIONS.c.at, PREDICTIONS.c.id
+        old = or_(at < awaiting_before, and_(at < before, not_(awaits_actual)))
+        oldest = select(number).where(old).order_by(at, number).limit(limit)
+        with self._database.reading("looking for old predictions") as connection:
+            found = list(connection.execute(oldest).scalars())
+        if not found:
+            return 0
+        with self._database.writing("deleting old predictions") as connection:
+            return connection.execute(delete(PREDICTIONS).where(number.in_(found))).rowcount
 
     def stream(self, wanted: Wanted = EVERYTHING, batch: int = 5_000) -> Iterator[list[dict[str, Any]]]:
         """All predictions of one moment, the oldest by `at` first, as plain rows in lists of `batch`.

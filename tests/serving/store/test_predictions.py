@@ -163,6 +163,31 @@ def test_predictions_are_due_when_their_label_has_ended_and_until_they_are_settl
     assert abs(store.predictions.history()[0][0].actual_at - datetime.now(UTC)) < timedelta(hours=1)  # type: ignore[operator]
 
 
+def test_old_predictions_are_deleted_a_few_at_a_time_and_those_that_await_their_label_later(
+    store: Store,
+) -> None:
+    ages = {n: START - n * SECOND for n in range(10)}
+    store.predictions.record([row(n, at=at) for n, at in ages.items()])
+    settled = [p for p in store.predictions.history()[0] if p.request_id in {"4", "6", "8"}]
+    store.predictions.settle([Settlement(p.id, 0.001) for p in settled])
+    nothing = {"predicted_return": None, "probability_up": None, "decision_at": None}
+    store.predictions.record([row("failed", at=ages[5], status=503, **nothing)])
+
+    def prune() -> int:
+        return store.predictions.prune(ages[4], awaiting_before=ages[7], limit=2)
+
+    def left() -> list[str]:
+        return [p.request_id for p in store.predictions.history()[0]]
+
+    assert prune() == 2  # 9 awaits its label for too long, 8 has it
+    assert left() == ["0", "1", "2", "3", "4", "failed", "5", "6", "7"]
+    assert prune() == 2
+    assert left() == ["0", "1", "2", "3", "4", "5", "7"]  # 5 and 7 may still get theirs
+    assert prune() == 0
+    assert store.predictions.prune(START, awaiting_before=START) == 6
+    assert left() == ["0"]
+
+
 def test_a_stream_gives_all_rows_of_one_moment_in_lists(store: Store) -> None:
     store.predictions.record([row(n, at=START - n * SECOND) for n in range(7)])
     stream = store.predictions.stream(EVERYTHING, batch=3)
