@@ -14,6 +14,7 @@ from marketray.errors import DataError, LakeError, MarketrayError, SettingsError
 from marketray.features.online import OnlineState
 from marketray.ingest.clock import fixed_clock
 from marketray.lake import Lake
+from marketray.models.columns import lag_columns
 from marketray.sentiment.store import months_between, news_contents, read_news, stored_scorer
 from marketray.serving.answers import Answer, answer
 from marketray.serving.forecaster import Forecaster
@@ -139,7 +140,7 @@ class LiveModel:
         try:
             forecast = self.forecaster.forecast(row)
         except MarketrayError as e:
-            return problem("no-forecast", 422, "The model has no forecast", e.message, hint=e.hint)
+            return _no_forecast(e)
         return answer(self.identity, self.forecaster, row, forecast)
 
     def from_features(
@@ -164,10 +165,16 @@ class LiveModel:
                 got=got, required=f"the {len(needed)} features of /model-info",
             )  # fmt: skip
         order = [columns.index(name) for name in needed]
+        ordered = np.ascontiguousarray(rows[:, order], np.float32)
         try:
-            return self.forecaster.values(np.ascontiguousarray(rows[:, order], np.float32))
+            return self.forecaster.values(ordered)
         except MarketrayError as e:
-            return problem("no-forecast", 422, "The model has no forecast", e.message, hint=e.hint)
+            lags = [needed.index(name) for name in lag_columns(needed)]
+            if np.isnan(ordered[:, lags]).any():  # a value that the caller left out
+                return problem(
+                    "unusable-features", 422, "The features cannot be used", e.message, hint=e.hint
+                )
+            return _no_forecast(e)
 
     def refusals(self, bars: Sequence[Mapping[str, Any]]) -> list[Refusal | None] | Problem:
         """Why each of the bars, taken in this order, could not be appended; None where it could.
@@ -267,7 +274,7 @@ class LiveModel:
         try:
             forecast = self.forecaster.forecast(row)
         except MarketrayError as e:
-            return problem("no-forecast", 503, "The model has no forecast", e.message, hint=e.hint)
+            return _no_forecast(e)
         return answer(self.identity, self.forecaster, row, forecast)
 
     def _news(self, bars: pl.DataFrame) -> pl.DataFrame | Problem | None:
@@ -297,6 +304,11 @@ def _of_news() -> Iterator[None]:
         yield
     except LakeError as e:
         raise _NewsError(e.message, hint=e.hint) from e
+
+
+def _no_forecast(error: MarketrayError) -> Problem:
+    """The model's failure, not the caller's: another model may have a forecast for the same row."""
+    return problem("no-forecast", 503, "The model has no forecast", error.message, hint=error.hint)
 
 
 def _stale(end: datetime, minutes: float, most: float) -> Problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -133,6 +134,15 @@ def write_card(folder: Path, columns: list[str], catalog_hash: str, **changes: o
         **changes,
     }
     (folder / "serving.json").write_text(json.dumps(card))
+
+
+def without_number(folder: Path, copy: Path) -> Path:
+    """The model with a scale that is not a number, as a training on constant labels might have stored it."""
+    shutil.copytree(folder, copy)
+    document = json.loads((copy / "model.json").read_text())
+    document["target_scale"] = float("nan")
+    (copy / "model.json").write_text(json.dumps(document))
+    return copy
 
 
 def bars_json(bars: pl.DataFrame) -> list[dict[str, object]]:

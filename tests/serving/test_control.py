@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,7 +16,7 @@ from marketray.serving.app import APP_NAME
 from marketray.serving.store import open_store
 from marketray.serving.store.rollouts import RolloutActiveError
 from marketray.settings import Settings
-from tests.serving.market import Market, registered_home
+from tests.serving.market import Market, registered_home, without_number
 
 PATIENT = {
     "steps": (50, 100),
@@ -39,16 +36,7 @@ PATIENT = {
 def registered(market: Market, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A home whose registry holds one model twice, and a third version that answers NaN."""
     home, good = tmp_path_factory.mktemp("home"), market.folders["xgboost"]
-    return registered_home(home, market, good, good, _without_number(good, home / "nan"))
-
-
-def _without_number(folder: Path, copy: Path) -> Path:
-    """The model with a scale that is not a number, as a training on constant labels might have stored it."""
-    shutil.copytree(folder, copy)
-    document = json.loads((copy / "model.json").read_text())
-    document["target_scale"] = float("nan")
-    (copy / "model.json").write_text(json.dumps(document))
-    return copy
+    return registered_home(home, market, good, good, without_number(good, home / "nan"))
 
 
 @pytest.fixture
