@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from datetime import UTC, datetime
@@ -25,7 +26,6 @@ from marketray.serving.upkeep import prune, prune_record
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from marketray.serving.conduct import Snapshots
     from marketray.serving.store.traffic_log import Entry
     from marketray.serving.traffic import Traffic
     from marketray.settings import Settings
@@ -40,6 +40,7 @@ _SETTLE_SECONDS = 5.0
 _PRUNE_SECONDS = 3600.0
 _BREATH_SECONDS = 0.1  # for others' writes, between two deletions
 _ANSWER_SECONDS = 1.0
+_TOLD_SECONDS = 5.0  # everybody looks by itself too
 _HISTORY = 200  # changes among which a rollback looks
 
 
@@ -58,8 +59,9 @@ class Control:
         self._settler = Settler(settings, store)
         self._changing = asyncio.Lock()
         self._resumed = False
+        ingress = functools.partial(self._asked, "ingress", seconds=_ANSWER_SECONDS)
         self._conductor = Conductor(
-            settings, self._journal, store.scores, self._snapshots, lambda: self.tell("ingress")
+            settings, self._journal, store.scores, lambda: ingress("snapshot"), lambda: ingress("refresh")
         )
         for work, pause in (
             (self._conduct, _LOOK_SECONDS),
@@ -271,7 +273,7 @@ class Control:
         ends = time.monotonic() + _LOAD_SECONDS
         for slot in sorted(slots):
             while True:
-                answers = await self.tell(f"slot-{slot}")
+                answers = await self._asked(f"slot-{slot}", "refresh", ends - time.monotonic())
                 told = [p for _, p in answers if p is not None]
                 if answers and not told and all(found == wanted.models[slot] for found, _ in answers):
                     break
@@ -282,15 +284,16 @@ class Control:
                 await asyncio.sleep(0.1)
 
     async def tell(self, deployment: str) -> list[Any]:
-        """Have all replicas look at the store now; what they answered."""
-        return await self._all(deployment, "refresh")
+        """Have all replicas look at the store now; what they answered, nothing where one did not in time."""
+        return await self._asked(deployment, "refresh", _TOLD_SECONDS)
 
-    async def _snapshots(self) -> Snapshots:
+    async def _asked(self, deployment: str, method: str, seconds: float) -> list[Any]:
+        """As `_all`, for so long at most: a process that hangs, such as a stopped one, holds up nothing."""
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                return await self._all("ingress", "snapshot")
+            async with asyncio.timeout(seconds):
+                return await self._all(deployment, method)
         except TimeoutError:
-            logger.warning("the ingress did not tell what it counted within %g s", _ANSWER_SECONDS)
+            logger.warning("%s: no answer to %s within %.3g s", deployment, method, seconds)
             return []
 
     async def _all(self, deployment: str, method: str) -> list[Any]:

@@ -117,6 +117,23 @@ def test_a_slot_that_is_never_done_changes_nothing(bench: Bench, monkeypatch: py
     assert bench.log == [("load", 0, 2), ("undo", 0, None)]
 
 
+def test_a_process_that_hangs_holds_nothing_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_LOAD_SECONDS", "_TOLD_SECONDS", "_ANSWER_SECONDS"):
+        monkeypatch.setattr(module, name, 0.05)
+    hung: set[str] = set()
+
+    async def hang(deployment: str, method: str) -> Answers:
+        hung.add(f"{method} {deployment}")
+        await asyncio.sleep(3600)
+        return []
+
+    bench.ask = hang  # type: ignore[method-assign]
+    assert bench.change(sticky="instrument").traffic.sticky == "instrument"
+    with pytest.raises(ServingError, match=r"slot green cannot serve version 2: not loaded within 0\.05 s"):
+        bench.change(models={"green": 2})
+    assert hung == {"refresh ingress", "refresh slot-green"}
+
+
 def test_a_caller_that_does_not_wait_changes_nothing(bench: Bench) -> None:
     def gone(wanted: int | None, number: int) -> Answers:
         task = asyncio.current_task()
