@@ -23,6 +23,7 @@ LONGEST = (
     "tests/benchmarks/test_pipeline.py",
     "tests/chaos/test_kill_pipeline.py",
     "tests/chaos/test_serving.py",
+    "tests/serving/test_control.py",
     "tests/acceptance/test_skill.py",
     "tests/tuning/test_stage.py",
     "tests/laws/test_law_03_online.py",
