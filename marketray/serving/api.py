@@ -62,7 +62,7 @@ class TrafficControl(Protocol):
         ...
 
     async def tell_slots(self) -> None:
-        """Have every replica of the slots look at the store now."""
+        """Have every replica of the slots look at the store now, and the ingress ask them again."""
         ...
 
 

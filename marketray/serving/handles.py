@@ -50,8 +50,9 @@ class ControlHandle:
         await self._call("rollback", who)
 
     async def tell_slots(self) -> None:
-        """Have every replica of the slots look at the store now."""
+        """Have every replica of the slots look at the store now, and the ingress ask them again."""
         await asyncio.gather(*(self._call("tell", f"slot-{slot}") for slot in SLOTS))
+        await self._call("tell", "ingress")
 
     async def _call(self, method: str, *arguments: Any, **named: Any) -> Any:
         try:

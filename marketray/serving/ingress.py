@@ -9,9 +9,6 @@ import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from ray.exceptions import RayError, RayTaskError
-from ray.serve.exceptions import BackPressureError, RayServeException
-
 from marketray.errors import StoreError
 from marketray.serving.answers import Answer, Batch
 from marketray.serving.api import create_api
@@ -21,16 +18,15 @@ from marketray.serving.outcomes import Outcomes
 from marketray.serving.problems import ProblemError, problem
 from marketray.serving.router import Router, SlotError
 from marketray.serving.schemas import Problem
+from marketray.serving.slot_client import HandleClient
 from marketray.serving.store import open_store
 from marketray.serving.store.predictions import PredictionRow
 from marketray.serving.store.writer import PredictionWriter
 from marketray.serving.traffic import SLOTS, bucket
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 
-    import numpy.typing as npt
-    import polars as pl
     from fastapi import FastAPI
     from ray.serve.handle import DeploymentHandle
 
@@ -46,39 +42,11 @@ __all__ = ["Ingress"]
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.25
-_HEALTH_SECONDS = 0.5
+_LOOK_SECONDS = 0.5
+_KEEP_SECONDS = 1.0  # of a slot's latest forecast
 _PROBE_SECONDS = 2.0
 _MEASURE_SECONDS = 5.0
 _HISTORY = 100  # changes of the traffic, for the age of a slot's model
-
-
-class HandleClient:
-    """A slot reached through its Serve handle."""
-
-    def __init__(self, slot: DeploymentHandle[Slot]) -> None:
-        self.handle = slot
-
-    async def predict(self, instrument: str | None, bars: pl.DataFrame | None) -> Answer | Problem:
-        """See `marketray.serving.router.SlotClient`."""
-        found: Answer | Problem = await self.call("predict", instrument, bars)
-        return found
-
-    async def predict_features(self, columns: Sequence[str], rows: npt.NDArray[Any]) -> Batch | Problem:
-        """See `marketray.serving.router.SlotClient`."""
-        found: Batch | Problem = await self.call("predict_features", columns, rows)
-        return found
-
-    async def call(self, method: str, *arguments: Any) -> Any:
-        """Call one replica; raises SlotError where none answers."""
-        try:
-            return await getattr(self.handle, method).remote(*arguments)
-        except BackPressureError as e:
-            raise SlotError.full() from e
-        except RayTaskError as e:
-            logger.exception("a slot failed on %s", method)
-            raise SlotError.bug(type(e.cause).__name__) from e
-        except (RayError, RayServeException) as e:
-            raise SlotError.unavailable(type(e).__name__) from e
 
 
 class Ingress:
@@ -93,7 +61,7 @@ class Ingress:
     ) -> None:
         self.settings = settings
         self.token = token
-        self._clients = {name: HandleClient(handle) for name, handle in slots.items()}
+        self._clients = {name: HandleClient(handle, _KEEP_SECONDS) for name, handle in slots.items()}
         self.control = ControlHandle(control)
         self.store = open_store(settings.store_uri)
         self._writer = PredictionWriter(self.store.predictions.record)
@@ -134,12 +102,21 @@ class Ingress:
             raise RuntimeError(msg)
 
     async def refresh(self) -> int:
-        """Take the traffic now in force from the log; its number there."""
+        """Take what is new at once: the traffic from the log, its number there, and the slots' forecasts."""
+        self._forget()
+        await self._take_traffic()
+        return self._entry.seq
+
+    async def _take_traffic(self) -> None:
         entry = await asyncio.to_thread(self.store.traffic.current)
         if entry is not None and entry.seq > self._entry.seq:
             self._entry = entry
             self.router.traffic = entry.traffic
-        return self._entry.seq
+            self._forget()
+
+    def _forget(self) -> None:
+        for client in self._clients.values():
+            client.forget()
 
     async def snapshot(self) -> dict[str, Any]:
         """What this replica has counted, see `marketray.serving.outcomes`, and which slots are `unwell`."""
@@ -169,7 +146,8 @@ class Ingress:
 
     async def latest(self) -> Answer | Problem:
         """The busiest slot's forecast, neither counted nor recorded; raises ProblemError."""
-        found: Answer | Problem = await self._asked(self._busiest(), _PROBE_SECONDS, "predict", None, None)
+        slot = self._busiest()
+        found: Answer | Problem = await self._within(slot, _PROBE_SECONDS, self._clients[slot].look())
         return found
 
     async def refusals(self, bars: Sequence[Mapping[str, Any]]) -> list[Refusal | None] | Problem:
@@ -185,9 +163,13 @@ class Ingress:
         return max(SLOTS, key=lambda s: (traffic.models[s] is not None, s not in unwell, traffic.weights[s]))
 
     async def _asked(self, slot: str, seconds: float, method: str, *arguments: Any) -> Any:
+        return await self._within(slot, seconds, self._clients[slot].call(method, *arguments))
+
+    @staticmethod
+    async def _within(slot: str, seconds: float, asked: Awaitable[Any]) -> Any:
         try:
             async with asyncio.timeout(seconds):
-                return await self._clients[slot].call(method, *arguments)
+                return await asked
         except TimeoutError as e:
             detail = f"slot {slot} did not answer within {seconds:g} s"
             raise ProblemError(problem("slot-late", 503, "No answer in time", detail)) from e
@@ -207,7 +189,7 @@ class Ingress:
         """Have the traffic of the log within a moment, also where the word to refresh was missed."""
         while True:
             try:
-                await self.refresh()
+                await self._take_traffic()
                 self._told = ""
             except StoreError as e:  # the split in force stands
                 if e.message != self._told:
@@ -216,18 +198,19 @@ class Ingress:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def _watch(self) -> None:
-        """Take slots that do not answer out of the traffic, and back in when they do."""
+        """Keep the slots' latest forecasts; take slots without out of the traffic, and back in with one."""
         while True:
             traffic = self.router.traffic
             await asyncio.gather(*(self._probe(s) for s in SLOTS if traffic.models[s] is not None))
-            await asyncio.sleep(_HEALTH_SECONDS)
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _probe(self, slot: str) -> None:
         reason: str | None
         try:
             async with asyncio.timeout(_PROBE_SECONDS):
-                version = await self._clients[slot].call("version")
-            reason = None if version is not None else "it holds no model"
+                found = await self._clients[slot].look()
+            empty = isinstance(found, Problem) and found.type.endswith(":no-model")
+            reason = "it holds no model" if empty else None
         except (TimeoutError, SlotError) as e:
             reason = str(e) or f"no answer within {_PROBE_SECONDS:g} s"
         self._misses[slot] = 0 if reason is None else self._misses[slot] + 1

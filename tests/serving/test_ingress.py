@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
+import polars as pl
 import pytest
 from ray.exceptions import ActorUnavailableError, RayTaskError
 from ray.serve.exceptions import BackPressureError
@@ -32,6 +33,7 @@ BLUE = Answer(
     target_at=AT + timedelta(minutes=30), last_close=100.0, predicted_return=0.001, probability_up=None,
     direction="up", features_used=3,
 )  # fmt: skip
+EMPTY = problem("no-model", 503, "No model", "slot blue is empty")
 GREEN = replace(BLUE, identity=Identity("green", "m", 2), predicted_return=-0.002, direction="down")
 
 
@@ -39,7 +41,7 @@ class Handle:
     """Stands for a slot's Serve handle: calls of a method give its result, or raise it."""
 
     def __init__(self, **results: Any) -> None:
-        self.results = {"version": 1, **results}
+        self.results = {"version": 1, "predict": BLUE, **results}
 
     def __getattr__(self, method: str) -> Any:
         async def call(*_: Any) -> Any:
@@ -99,7 +101,7 @@ class Bench:
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_POLL_SECONDS", 0.01)
-    monkeypatch.setattr(module, "_HEALTH_SECONDS", 0.01)
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -206,13 +208,13 @@ def test_a_slot_that_does_not_answer_is_out_and_in_again(make: Callable[..., Ben
 
     async def work(ingress: Ingress) -> None:
         assert (await ingress.predict(Ask("1", AT)))[0] == "blue"
-        bench.handles["blue"].results["version"] = ActorUnavailableError("gone", b"\0" * 16)
+        bench.handles["blue"].results["predict"] = ActorUnavailableError("gone", b"\0" * 16)
         await until(lambda: "blue" in ingress.unwell)
         assert "no replica can answer" in ingress.unwell["blue"]
         assert (await ingress.predict(Ask("2", AT)))[0] == "green"
-        bench.handles["blue"].results["version"] = None
+        bench.handles["blue"].results["predict"] = EMPTY
         await until(lambda: ingress.unwell["blue"] == "it holds no model")
-        bench.handles["blue"].results["version"] = 1
+        bench.handles["blue"].results["predict"] = BLUE
         await until(lambda: not ingress.unwell)
         assert (await ingress.predict(Ask("3", AT)))[0] == "blue"
 
@@ -220,11 +222,10 @@ def test_a_slot_that_does_not_answer_is_out_and_in_again(make: Callable[..., Ben
 
 
 def test_one_missed_look_takes_no_slot_out(make: Callable[..., Bench]) -> None:
-    bench = make(Handle(), Handle())
+    bench = make(Handle(predict=EMPTY), Handle())
 
     async def work(ingress: Ingress) -> None:
-        await until(lambda: ingress._misses == {"blue": 0, "green": 0})
-        bench.handles["blue"].results["version"] = None
+        assert ingress._misses == {"blue": 0, "green": 0}
         await ingress._probe("blue")
         assert ingress._misses["blue"] == 1
         assert ingress.unwell == {}
@@ -275,6 +276,26 @@ def test_the_split_of_the_log_is_in_force_without_a_word(
     bench.within(work)
 
 
+def test_a_forecast_is_shared_until_there_is_word_of_something_new(make: Callable[..., Bench]) -> None:
+    bench = make(Handle(predict=BLUE), Handle(predict=GREEN))
+
+    async def work(ingress: Ingress) -> None:
+        newer = replace(BLUE, decision_at=AT + timedelta(minutes=1))
+        assert await ingress.latest() is BLUE  # looked at, hence kept
+        bench.handles["blue"].results["predict"] = newer
+        assert (await ingress.predict(Ask("1", AT)))[1] is BLUE
+        assert (await ingress.predict(Ask("2", AT, bars=pl.DataFrame())))[1] is newer
+        await ingress.refresh()
+        assert (await ingress.predict(Ask("3", AT)))[1] is newer
+
+    monkeypatched = Ingress._watch
+    try:
+        Ingress._watch = _idle  # type: ignore[method-assign]
+        bench.within(work)
+    finally:
+        Ingress._watch = monkeypatched  # type: ignore[method-assign]
+
+
 def test_status_is_that_of_the_slot_that_most_requests_go_to(make: Callable[..., Bench]) -> None:
     blue, green = SlotStatus(None, {"a": 1}, 1), SlotStatus(None, {"a": 2}, 2)
     bench = make(Handle(status=blue), Handle(status=green), weights={"blue": 100, "green": 9_900})
@@ -303,7 +324,7 @@ def test_an_ingress_that_no_longer_looks_asks_to_be_replaced(
         async def broken() -> int:
             raise ZeroDivisionError
 
-        monkeypatch.setattr(ingress, "refresh", broken)
+        monkeypatch.setattr(ingress, "_take_traffic", broken)
         await until(lambda: any(task.done() for task in ingress._tasks))
         with pytest.raises(RuntimeError, match="does not follow the traffic or the slots any more"):
             ingress.check_health()
