@@ -77,7 +77,7 @@ class OnlineState:
         self.catalog = catalog
         self.market = market
         self._outside = outside_sessions
-        self._plan = RowPlan(catalog)
+        self._plan = RowPlan.of(catalog)
         self._interval = timedelta(minutes=catalog.interval_minutes)
         self._schema = {name: dtype for name, dtype in bar_schema().items() if name in catalog.columns}
         self._bars = pl.DataFrame(schema=self._schema)

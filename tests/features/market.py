@@ -103,12 +103,14 @@ def assert_equal(
     assert got.columns == expected.columns
     assert got["time"].to_list() == expected["time"].to_list()
     assert got["decision_at"].to_list() == expected["decision_at"].to_list()
-    for name in got.columns[2:]:
-        a, b = got[name], expected[name]
-        assert a.is_null().to_list() == b.is_null().to_list(), name
-        x, y = a.drop_nulls().to_numpy(), b.drop_nulls().to_numpy()
-        if name in exact:
-            np.testing.assert_array_equal(x, y, err_msg=name)
-        else:
-            excess = np.abs(x - y) - 1e-9 * np.maximum(np.abs(y), spreads[name])
-            assert excess.max(initial=-1.0) <= 0, f"{name} differs by {np.abs(x - y).max()}"
+    names = got.columns[2:]
+    (x, null), (y, required) = (
+        (rows.select(names).cast(pl.Float64).fill_null(0.0).to_numpy(), rows.select(pl.col(names).is_null()))
+        for rows in (got, expected)
+    )
+    assert [n for n in names if not null[n].equals(required[n])] == []
+    bits = np.array([name in exact for name in names])
+    same = (x == y) | (np.isnan(x) & np.isnan(y))
+    close = np.abs(x - y) <= 1e-9 * np.maximum(np.abs(y), [spreads[name] for name in names])
+    wrong = ~np.where(bits, same, close)
+    assert not wrong.any(), {names[j]: np.abs(x - y)[:, j].max() for j in np.flatnonzero(wrong.any(axis=0))}

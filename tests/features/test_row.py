@@ -112,3 +112,13 @@ def test_layers_of_a_feature_hold_what_it_is_made_of_and_nothing_else() -> None:
         ["realized_volatility_10", "realized_volatility_60"],
         ["volatility_ratio_10_60"],
     ]
+
+
+def test_a_plan_is_made_once_for_a_catalog_and_kept_for_the_latest_only() -> None:
+    catalogs = [build_catalog(FeatureSettings(groups=("returns",)), COLUMNS) for _ in range(5)]
+    plans = [RowPlan.of(catalog) for catalog in catalogs]
+    assert [plan.catalog is catalog for plan, catalog in zip(plans, catalogs, strict=True)] == [True] * 5
+    assert RowPlan.of(catalogs[1]) is plans[1]
+    assert RowPlan.of(catalogs[0]) is not plans[0]
+    assert RowPlan.of(catalogs[1]) is plans[1]
+    assert RowPlan.of(catalogs[2]) is not plans[2]

@@ -28,10 +28,12 @@ MINUTE = timedelta(minutes=1)
 
 
 def append_all(state: OnlineState, bars: pl.DataFrame) -> pl.DataFrame:
-    """Append bars in order, each at its end; their rows."""
-    rows = [state.append(b, b["time"] + MINUTE).frame() for b in bars.iter_rows(named=True)]
+    """Append bars in order, each at its end; their rows in one table, as `FeatureRow.frame` gives one."""
+    rows = [state.append(b, b["time"] + MINUTE) for b in bars.iter_rows(named=True)]
     assert state.bars.height <= LOOKBACK
-    return pl.concat(rows)
+    stamps = {name: [getattr(row, name) for row in rows] for name in ("time", "decision_at")}
+    values = pl.DataFrame(np.array([row.values for row in rows]), schema=list(rows[0].names)).fill_nan(None)
+    return pl.DataFrame(stamps, schema=dict.fromkeys(stamps, pl.Datetime("us", "UTC"))).hstack(values)
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
