@@ -60,6 +60,6 @@ async def answer_error(request: Request, error: Exception) -> JSONResponse:
     """Exception handler of the application."""
     assert isinstance(error, MarketrayError)
     body = problem_of(error)
-    if body.status >= 500:
+    if body.status >= 500 or body.detail != error.message:  # a client does not read the server's folders
         logger.warning("%s %s: %s", request.method, request.url.path, error)
     return problem_response(request, body)

@@ -125,6 +125,7 @@ class LiveModel:
                 return news
             row = self.forecaster.row(bars, news)
         except _NewsError as e:
+            logger.warning("slot %s has no news for bars of a request: %s", self.identity.slot, e)
             return problem("no-news", 503, "No usable news", e.message, hint=e.hint)
         except (DataError, SettingsError) as e:  # settings: the calendar does not reach the dates
             got, _, required = e.message.partition("; required: ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,10 @@ MEDIA_TYPE = "application/problem+json"
 
 _SHOWN = 200  # characters of a wrong value that an answer repeats
 _LISTED = 20  # wrong fields that an answer lists
+_FOLDERS = re.compile(
+    r"(?<![\w/.])(?<!GET )(?<!PUT )(?<!HEAD )(?<!POST )(?<!PATCH )(?<!DELETE )/+(?:(?!\s)[^/\n:;,'\"]+/+)+"
+)
+"""Of an absolute path all but its name, spaces inside included; an endpoint after its method is no path."""
 
 
 class ProblemError(HTTPException):
@@ -35,8 +40,13 @@ class ProblemError(HTTPException):
 
 
 def problem(kind: str, status: int, title: str, detail: str, **more: Any) -> Problem:
-    """Problem of type ``urn:marketray:problem:<kind>``; `more`: got, required, hint, errors."""
-    return Problem(type=f"urn:marketray:problem:{kind}", title=title, status=status, detail=detail, **more)
+    """Problem of type ``urn:marketray:problem:<kind>``; `more`: got, required, hint, errors.
+
+    Texts may be those of errors: clients read ``…/serving.json`` where such a text has a path of the server.
+    """
+    texts = {"detail": detail, **more}
+    shown = {key: _FOLDERS.sub("…/", v) if isinstance(v, str) else v for key, v in texts.items()}
+    return Problem(type=f"urn:marketray:problem:{kind}", title=title, status=status, **shown)
 
 
 def request_id_of(request: Request) -> str:

@@ -207,25 +207,28 @@ class Slot:
             made = LiveModel(identity, self._fetch(wanted), self._settings)
         except MarketrayError as e:
             found = problem("no-model", 503, "No usable model", e.message, hint=e.hint)
-            self._refuse(wanted, found, mends=isinstance(e, RegistryError))
+            self._refuse(wanted, found, str(e), mends=isinstance(e, RegistryError))
             return
         made.catch_up(self._bars)
         found_now = _of_the_model(made.latest())
         if model is not None and found_now is not None:  # the version before can do better
-            self._refuse(wanted, found_now, mends=True)
+            self._refuse(wanted, found_now, found_now.detail, mends=True)
             return
         self._model, self._refused = made, None
 
-    def _refuse(self, version: int, found: Problem, *, mends: bool) -> None:
-        """Leave the slot as it is; try again only where time may mend it."""
+    def _refuse(self, version: int, found: Problem, cause: str, *, mends: bool) -> None:
+        """Leave the slot as it is and log the cause; try again only where time may mend it."""
         if self._refused is None or self._refused.problem != found:
-            logger.error("slot %s cannot serve version %d: %s", self._name, version, found.detail)
+            logger.error("slot %s cannot serve version %d: %s", self._name, version, cause)
         retry_at = time.monotonic() + _RETRY_SECONDS if mends else math.inf
         self._refused = _Refused(version, found, retry_at)
 
     def _nothing(self) -> Problem:
-        if self._refused is not None:
-            return self._refused.problem
+        refused = self._refused
+        if refused is not None:
+            why = refused.problem.detail
+            detail = f"slot {self._name} cannot serve version {refused.version}: {why}"
+            return refused.problem.model_copy(update={"detail": detail})
         detail = f"slot {self._name} is empty"
         return problem("no-model", 503, "No model", detail, hint="see marketray traffic show")
 

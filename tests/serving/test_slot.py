@@ -145,7 +145,8 @@ def test_a_slot_without_a_version_before_says_what_is_wrong(bench: Bench) -> Non
     assert answered_by(slot) == "no-model"
     status = asyncio.run(slot.status())
     assert status.problem is not None
-    assert (status.problem.detail, status.problem.hint) == ("model 2 is damaged", "take another")
+    assert status.problem.detail == "slot blue cannot serve version 2: model 2 is damaged"
+    assert status.problem.hint == "take another"
     bench.want(None)
     refresh(slot)
     found = asyncio.run(slot.predict(None, None))
