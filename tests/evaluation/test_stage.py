@@ -18,7 +18,7 @@ from marketray.errors import MarketrayError, RegistryError, TuningError, VaultEr
 from marketray.evaluation import ranking_stage, stage
 from marketray.evaluation.candidates import read_tuning
 from marketray.evaluation.ranking_stage import rank_candidates, refit_cpus
-from marketray.evaluation.stage import run_select
+from marketray.evaluation.stage import Selection, run_select
 from marketray.evaluation.uncertainty import Uncertainty
 from marketray.features.fits import StandardScore
 from marketray.features.fitted import FittedFeature
@@ -104,15 +104,10 @@ def documents(settings: Settings) -> tuple[dict[str, Any], dict[str, Any], str]:
     return json.loads(texts[0]), json.loads(texts[1]), texts[2]
 
 
-def test_selection_writes_the_evidence_registers_once_and_repeats_nothing(built: Settings) -> None:
-    first = run_select(built)
-    assert (first.verdict, first.k, first.alpha, first.model_version) == ("bootstrap", 1, 0.025, 1)
-    assert (first.alias, first.alias_declined) == ("champion", None)
-    selection, report, page = documents(built)
-
-    # figures again from the stored model and rows, independently
-    model, split = load_model(Path(selection["model_path"])), load_split(built)
-    test = load_blocks(built, ("test",))
+def figures_are_those_of_the_stored_model(built: Settings, first: Selection) -> None:
+    """Of the stored model and rows, computed again here."""
+    selection, report, _ = documents(built)
+    model, test = load_model(Path(selection["model_path"])), load_blocks(built, ("test",))
     error = test.y - model.predict(test.select(model.columns).values)
     assert selection["test_rmse_pct"] == pytest.approx(100 * np.sqrt(np.mean(error**2)), rel=1e-12)
     assert selection["test_mae_pct"] == pytest.approx(100 * np.mean(np.abs(error)), rel=1e-12)
@@ -125,7 +120,22 @@ def test_selection_writes_the_evidence_registers_once_and_repeats_nothing(built:
     error = validation.y - np.array([stored[i] for i in validation.row_ids])
     own = report["figures"]["validation"][selection["selected_model"]]
     assert own["rmse_pct"] == pytest.approx(100 * np.sqrt(np.mean(error**2)), rel=1e-12)
+    months = report["breakdown"]["test"]["month"]
+    assert sum(month["n"] for month in months) == len(test)
 
+    card = json.loads((Path(selection["model_path"]) / "serving.json").read_text())
+    assert card["columns"] == list(model.columns)
+    assert card["evidence"] == {"verdict": "bootstrap", "r2_oos": first.r2_oos, "p_value": first.p_value}
+    registry = Registry(built)
+    assert registry.resolve("champion").evidence == selection["evidence"]
+    copy = load_model(registry.download(1))
+    values = test.select(model.columns).values
+    np.testing.assert_array_equal(copy.predict(values), model.predict(values))
+
+
+def report_tells_what_was_judged(built: Settings) -> None:
+    selection, report, page = documents(built)
+    split = load_split(built)
     assert set(selection["r2_oos"]) == {"validation", "test", "oot", "oot2"}
     assert selection["vault_openings"] == {"oot": 1, "oot2": 1}
     assert selection["splits"]["oot"]["first_decision_at"] == split.blocks["oot"].first_decision_at
@@ -133,10 +143,6 @@ def test_selection_writes_the_evidence_registers_once_and_repeats_nothing(built:
     assert names == [*selection["ranking"], "zero", "training_mean", "last_return"]
     assert page.startswith("<!doctype html>")
     assert "bootstrap" in page
-    card = json.loads((Path(selection["model_path"]) / "serving.json").read_text())
-    assert card["columns"] == list(model.columns)
-    assert card["evidence"] == {"verdict": "bootstrap", "r2_oos": first.r2_oos, "p_value": first.p_value}
-
     rules = {rule["name"]: rule for rule in selection["evidence"]["rules"]}
     covered = report["intervals"]["oot"]["levels"]["80"]["coverage"]
     assert rules["coverage"]["value"] == pytest.approx(abs(covered - 0.8), abs=1e-12)
@@ -144,19 +150,15 @@ def test_selection_writes_the_evidence_registers_once_and_repeats_nothing(built:
     assert report["significance"]["trials"] == {"counted": 3, "pruned": 0, "earlier": 0}
     assert [trial["family"] for trial in report["trials"]] == ["ar", "lightgbm", "xgboost"]
     assert "spread_bps is empty" in report["backtest"]["missing"]
-    months = report["breakdown"]["test"]["month"]
-    assert sum(month["n"] for month in months) == len(test)
     uncertainty = Uncertainty.read(Path(selection["model_path"]))
     assert uncertainty is not None
     oot = read_block(built, split, ("oot",), VAULT)
     assert uncertainty.tracker.as_of_us == oot.label_end_us.max()
 
+
+def nothing_is_done_twice(built: Settings, first: Selection) -> None:
     registry = Registry(built)
-    assert registry.resolve("champion").evidence == selection["evidence"]
-    copy = load_model(registry.download(1))
-    np.testing.assert_array_equal(
-        copy.predict(test.select(copy.columns).values), model.predict(test.select(model.columns).values)
-    )
+    selection, report, _ = documents(built)
     again = run_select(built)
     assert again == replace(first, skipped=True)
     assert (len(registry.list()), openings(built, "oot"), openings(built, "oot2")) == (1, 1, 1)
@@ -169,14 +171,19 @@ def test_selection_writes_the_evidence_registers_once_and_repeats_nothing(built:
     assert (found, made) == (selection, report)
     assert (len(registry.list()), openings(built, "oot")) == (1, 1)
 
-    # another gate asks the same rows a second time, now with a champion there
+
+def another_gate_asks_the_same_rows_a_second_time(built: Settings) -> None:
+    """And finds a champion there."""
     stricter = built.model_copy(update={"gate": built.gate.model_copy(update={"alpha": 0.04})})
     second = run_select(stricter)
     assert (second.verdict, second.k, second.alpha, second.model_version) == ("challenger", 2, 0.01, 2)
-    assert registry.resolve("champion").version == 1
+    assert Registry(built).resolve("champion").version == 1
     assert documents(built)[0]["evidence"]["champion_version"] == 1
 
-    # somebody promotes it; then the first selection is asked for again: its verdict is out of date
+
+def a_verdict_out_of_date_promotes_nobody(built: Settings) -> None:
+    """The other version is promoted by hand, then the first selection is asked for again."""
+    registry = Registry(built)
     registry.set_alias("champion", 2)
     third = run_select(built)
     assert (third.verdict, third.model_version, third.alias) == ("bootstrap", 1, None)
@@ -190,11 +197,22 @@ def test_selection_writes_the_evidence_registers_once_and_repeats_nothing(built:
     assert "class='verdict declined'" in page
     assert (len(registry.list()), run_select(built)) == (2, replace(third, skipped=True))
 
-    # and rolled back to: the files say so again
+    # rolled back to: the files say so again
     registry.set_alias("champion", 1)
     fourth = run_select(built)
     assert (fourth.alias, fourth.alias_declined, fourth.skipped) == ("champion", None, False)
     assert len(registry.history()) == 4
+
+
+def test_selection_writes_the_evidence_registers_once_and_repeats_nothing(built: Settings) -> None:
+    first = run_select(built)
+    assert (first.verdict, first.k, first.alpha, first.model_version) == ("bootstrap", 1, 0.025, 1)
+    assert (first.alias, first.alias_declined) == ("champion", None)
+    figures_are_those_of_the_stored_model(built, first)
+    report_tells_what_was_judged(built)
+    nothing_is_done_twice(built, first)
+    another_gate_asks_the_same_rows_a_second_time(built)
+    a_verdict_out_of_date_promotes_nobody(built)
 
 
 def test_ranking_is_the_same_with_the_vault_gone_and_nothing_is_judged_without_it(built: Settings) -> None:
