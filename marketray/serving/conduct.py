@@ -41,6 +41,7 @@ Snapshots = Sequence[Mapping[str, Any]]
 _EVIDENCE = timedelta(seconds=10)
 _HOLD = timedelta(seconds=1)
 _UNWELL = timedelta(seconds=1)
+_UNWELL_AT_FIRST = timedelta(seconds=5)  # it was, while its model was loaded, and is looked at again first
 _KEPT = 100  # snapshots of the last window
 
 
@@ -109,6 +110,7 @@ class Conductor:
         self._last: Snapshots = ()
         self._recent: deque[tuple[datetime, Snapshots]] = deque()
         self._unwell_since: datetime | None = None
+        self._was_well = False
         self._held_at: datetime | None = None
         self._evidence: Evidence | None = None
         self._weighed_at: datetime | None = None
@@ -118,7 +120,9 @@ class Conductor:
         slot = rollout.plan.slot
         unwell = [s["unwell"][slot] for s in seen if slot in s["unwell"]]
         self._unwell_since = (self._unwell_since or now) if unwell else None
-        if self._unwell_since is not None and now - self._unwell_since >= _UNWELL:
+        self._was_well = self._was_well or not unwell
+        most = _UNWELL if self._was_well else _UNWELL_AT_FIRST
+        if self._unwell_since is not None and now - self._unwell_since >= most:
             return break_off(rollout, now, f"slot {slot} does not answer: {unwell[0]}", {})
         before = self._window_start(rollout, seen, now)
         step, recent = (_windows(rollout, start, seen) for start in (self._base, before))

@@ -200,11 +200,14 @@ class Ingress:
     async def _watch(self) -> None:
         """Keep the slots' latest forecasts; take slots without out of the traffic, and back in with one."""
         while True:
-            traffic = self.router.traffic
-            await asyncio.gather(*(self._probe(s) for s in SLOTS if traffic.models[s] is not None))
+            await asyncio.gather(*(self._probe(slot) for slot in SLOTS))
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _probe(self, slot: str) -> None:
+        if self.router.traffic.models[slot] is None:  # so it is to be
+            self._misses[slot] = 0
+            self.router.judge(slot, None)
+            return
         reason: str | None
         try:
             async with asyncio.timeout(_PROBE_SECONDS):

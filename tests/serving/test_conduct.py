@@ -253,6 +253,22 @@ def test_a_dead_slot_ends_the_rollout_after_a_second(scene: Scene) -> None:
     assert ended.rollout.reason == "slot green does not answer: no replica can answer"
 
 
+@pytest.mark.parametrize("seconds", [2.0, 6.0])
+def test_a_slot_that_was_unwell_while_it_loaded_has_a_moment(scene: Scene, seconds: float) -> None:
+    async def whole() -> None:
+        conductor = scene.conductor()
+        scene.begin()
+        scene.unwell = {"green": "it holds no model"}
+        while scene.now < NOW + timedelta(seconds=seconds):
+            await scene.look(conductor)
+        scene.unwell = {}
+        await scene.look(conductor)
+
+    run(whole())
+    (known,) = scene.store.rollouts.history()
+    assert known.rollout.running == (seconds < 5)
+
+
 def test_nothing_is_decided_unseen(scene: Scene) -> None:
     async def whole() -> None:
         conductor = scene.conductor()

@@ -221,6 +221,19 @@ def test_a_slot_that_does_not_answer_is_out_and_in_again(make: Callable[..., Ben
     bench.within(work)
 
 
+def test_a_slot_that_is_empty_on_purpose_is_not_unwell(make: Callable[..., Bench]) -> None:
+    bench = make(Handle(predict=BLUE), Handle(predict=EMPTY))
+
+    async def work(ingress: Ingress) -> None:
+        await until(lambda: ingress.unwell == {"green": "it holds no model"})
+        emptied = Traffic({"blue": WHOLE, "green": 0}, {"blue": 1, "green": None})
+        bench.store.traffic.append(emptied, who="test", action="undo")
+        await until(lambda: not ingress.unwell)
+        assert ingress._misses["green"] == 0
+
+    bench.within(work)
+
+
 def test_one_missed_look_takes_no_slot_out(make: Callable[..., Bench]) -> None:
     bench = make(Handle(predict=EMPTY), Handle())
 
