@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from benchmarks import features
 from benchmarks.features import ray_pays_from
-
-ROOT = Path(__file__).parents[2]
 
 NUMBERS = {
     "rows",
@@ -28,17 +25,15 @@ NUMBERS = {
 BY_SIZE = {"per_bar_us", "polars_per_bar_us", "rss_mb_by_size"}
 
 
-def test_the_last_line_holds_the_figures() -> None:
-    options = ["--rows", "4000", "--sizes", "2000,4000", "--online-bars", "10"]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.features", *options],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    line = json.loads(done.stdout.strip().splitlines()[-1])
+def test_the_last_line_holds_the_figures(
+    last_line: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    # one repetition on the tests' Ray, which the benchmark would start for itself
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    monkeypatch.setattr(features, "REPEATS", 1)
+    line = last_line(features.main, "--rows", "4000", "--sizes", "2000,4000", "--online-bars", "10")
     assert set(line) == NUMBERS | BY_SIZE | {"pandas_parts", "ray_pays_from_rows"}
     assert all(math.isfinite(line[name]) and line[name] > 0 for name in NUMBERS)
     for name in BY_SIZE:
