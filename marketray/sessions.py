@@ -86,7 +86,7 @@ class Sessions:
         interval_minutes:
             Length of a bar.
         """
-        us = times.dt.cast_time_unit("us").to_physical().to_numpy()
+        us = times.to_numpy().astype("datetime64[us]").view(np.int64)
         return locate_bars(us, self.open_us, self.close_us, interval_minutes).astype(np.int32)
 
     def minutes(self, start: datetime, end: datetime, interval_minutes: int = 1) -> int:

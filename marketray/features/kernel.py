@@ -178,7 +178,8 @@ def _check(required: Iterable[str], bars: pl.DataFrame) -> None:
     if bars.schema["time"] != TIME:
         msg = f"bars: time is {bars.schema['time']}; required: {TIME}"
         raise DataError(msg, hint="cast time to microseconds in UTC")
-    if not (np.diff(bars["time"].to_physical().to_numpy()) > 0).all():
+    times = bars["time"]
+    if times.null_count() or not (np.diff(times.to_numpy().view(np.int64)) > 0).all():
         msg = "bars: the times do not strictly increase"
         raise DataError(msg, hint="sort the bars by time and drop duplicates")
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
+import numpy as np
 import polars as pl
 
 from marketray.errors import DataError
@@ -257,7 +258,7 @@ class OnlineState:
     def _refusals(self, bars: Sequence[Mapping[str, Any]], clock: datetime | None) -> list[Refusal | None]:
         """`refusals` of bars that are not malformed."""
         table = self._frame(*bars)
-        unjudged = table.with_columns(reason=pl.lit(None, pl.String))
+        unjudged = table.hstack([pl.Series("reason", [None] * len(bars), pl.String)])
         reasons = row_reasons(unjudged, interval_minutes=self.catalog.interval_minutes)["reason"]
         inside: dict[tuple[int, int], set[datetime]] = {}
         last = None if self._bars.is_empty() else self._bars.row(-1)
@@ -319,7 +320,7 @@ class OnlineState:
         day = time.astimezone(UTC).date()
         month = day.year, day.month
         if month not in inside:
-            its = times.filter((times.dt.year() == day.year) & (times.dt.month() == day.month))
+            its = times.filter(pl.Series(times.to_numpy().astype("M8[M]") == np.datetime64(day, "M")))
             located = month_sessions(self.market, day, day).locate(its, self.catalog.interval_minutes)
             inside[month] = set(its.filter(pl.Series(located >= 0)))
         if time in inside[month]:
