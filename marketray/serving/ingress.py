@@ -86,7 +86,8 @@ class Ingress:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
-        self._tasks += [asyncio.create_task(work()) for work in (self._follow, self._watch, self._measure)]
+        works = self._follow(), self._measure(), *(self._watch(slot) for slot in SLOTS)
+        self._tasks += map(asyncio.create_task, works)
         try:
             yield
         finally:
@@ -197,10 +198,10 @@ class Ingress:
                     self._told = e.message
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def _watch(self) -> None:
-        """Keep the slots' latest forecasts; take slots without out of the traffic, and back in with one."""
+    async def _watch(self, slot: str) -> None:
+        """Keep the slot's latest forecast; take it out of the traffic where there is none, and back in."""
         while True:
-            await asyncio.gather(*(self._probe(slot) for slot in SLOTS))
+            await self._probe(slot)
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _probe(self, slot: str) -> None:
@@ -242,6 +243,8 @@ class Ingress:
         elif isinstance(result, Answer):
             version = result.identity.model_version
             self.outcomes.answered(attempt.slot, version, ms)
+        elif attempt.failed and result.type.endswith(":no-forecast"):
+            self.outcomes.answered(attempt.slot, version, ms, null=True)
         elif attempt.failed:
             self.outcomes.failed(attempt.slot, version, ms)
         elif result.status == 422:

@@ -148,8 +148,10 @@ def test_a_slot_that_failed_and_the_one_that_answered_are_both_recorded(
     assert (first.request_id, first.slot, first.model_version) == ("r", "blue", 1)
     assert (first.status, first.problem, first.predicted_return) == (status, kind, None)
     assert (second.request_id, second.slot, second.predicted_return) == ("r#2", "green", -0.002)
-    assert bench.counted("blue", 1) == (1, 1, 0)
+    assert bench.counted("blue", 1) == (1, int(kind != "no-forecast"), 0)
     assert bench.counted("green", 2) == (1, 0, 0)
+    (blue,) = (e for e in bench.ingress.outcomes.snapshot()["slots"] if e["slot"] == "blue")
+    assert blue["nulls"] == int(kind == "no-forecast")
 
 
 def test_old_bars_are_recorded_and_count_against_no_model(make: Callable[..., Bench]) -> None:
@@ -251,7 +253,7 @@ def test_one_missed_look_takes_no_slot_out(make: Callable[..., Bench]) -> None:
         Ingress._watch = monkeypatched  # type: ignore[method-assign]
 
 
-async def _idle(_: Ingress) -> None:
+async def _idle(_: Ingress, slot: str) -> None:
     await asyncio.Event().wait()
 
 
@@ -307,6 +309,27 @@ def test_a_forecast_is_shared_until_there_is_word_of_something_new(make: Callabl
         bench.within(work)
     finally:
         Ingress._watch = monkeypatched  # type: ignore[method-assign]
+
+
+def test_a_slot_that_hangs_holds_up_nothing_of_the_other(make: Callable[..., Bench]) -> None:
+    bench = make(Handle(), Handle(predict=GREEN), weights={"blue": 0, "green": WHOLE})
+    looks = [0]
+
+    async def hang(*_: Any) -> Any:
+        await asyncio.Event().wait()
+
+    async def look(*_: Any) -> Any:
+        looks[0] += 1
+        return GREEN
+
+    bench.handles["blue"].predict = SimpleNamespace(remote=hang)  # type: ignore[attr-defined]
+    bench.handles["green"].predict = SimpleNamespace(remote=look)  # type: ignore[attr-defined]
+
+    async def work(ingress: Ingress) -> None:
+        await until(lambda: looks[0] > 5)
+        assert ingress._misses == {"blue": 0, "green": 0}  # blue is still within its time
+
+    bench.within(work)
 
 
 def test_status_is_that_of_the_slot_that_most_requests_go_to(make: Callable[..., Bench]) -> None:
