@@ -29,7 +29,7 @@ class Removal:
     answers:
         What the new model was asked in its last step.
     crossed_at:
-        End of the answer with which more of them had failed, or were slow, than may; None: of none.
+        End of the answer with which more had failed, held nothing or were slow than may; None: of none.
     decided_at:
         Of the decision to break off.
     last_asked_at:
@@ -71,17 +71,16 @@ def _rows(store: Store, wanted: Wanted) -> Iterable[Prediction]:
 def _crossed_at(rows: Iterable[Prediction], plan: Plan) -> datetime | None:
     """By scipy's exact interval of a proportion; the old model's slow answers make slow ones allowed."""
     rules = plan.rules
-    asked, slow, failed = {True: 0, False: 0}, {True: 0, False: 0}, 0
+    asked, slow, failed, nulls = {True: 0, False: 0}, {True: 0, False: 0}, 0, 0
     for row in rows:
         new = _is_new(row, plan)
         asked[new] += 1
         slow[new] += (row.latency_ms or 0.0) > rules.max_p99_ms
-        failed += new and row.status >= 500
+        nulls += new and row.problem == "no-forecast"
+        failed += new and row.status >= 500 and row.problem != "no-forecast"
         may_be_slow = max(0.01, slow[False] / asked[False]) if asked[False] >= rules.min_requests else 0.01
-        if new and (
-            _surely(failed, asked[True]) > rules.max_error_rate
-            or _surely(slow[True], asked[True]) > may_be_slow
-        ):
+        wrong = ((failed, rules.max_error_rate), (nulls, rules.max_null_rate), (slow[True], may_be_slow))
+        if new and any(_surely(count, asked[True]) > may for count, may in wrong):
             return _end(row)
     return None
 

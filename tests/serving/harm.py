@@ -57,7 +57,8 @@ def _slow(process: psutil.Process) -> None:
     process.resume()
 
 
-HARMS: dict[str, Harm] = {"killed": psutil.Process.kill, "stopped": psutil.Process.suspend, "slow": _slow}
+HARMS: dict[str, Harm] = {"stopped": psutil.Process.suspend, "slow": _slow, "killed": psutil.Process.kill}
+"""By name; the last costs a restart."""
 
 
 @contextlib.contextmanager
