@@ -1,4 +1,4 @@
-"""A Ray head of its own, as `ray start --head` makes it, for jobs."""
+"""A Ray head of its own, as `ray start --head` makes it, for jobs and deployments."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 RAY = str(Path(sys.executable).parent / "ray")
+SERVE = str(Path(sys.executable).parent / "serve")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ class Head:
                 break
             time.sleep(1)
         return done
+
+    def deploy(self, file: Path) -> subprocess.CompletedProcess[str]:
+        """`serve deploy` of this file."""
+        return self._run([SERVE, "deploy", "--address", self.dashboard, str(file)], 120)
 
     def _run(self, command: list[str], timeout_seconds: float) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from marketray.cli import main
+from tests.e2e.deployment import Deployment, deploy
 from tests.ray_head import ray_head
 
 SMALL = {
@@ -58,7 +59,7 @@ class Shell:
 
 @dataclass(frozen=True)
 class Jobs:
-    """What ``ray job submit`` printed, after the first run.
+    """What ``ray job submit`` and ``serve deploy`` led to on one cluster, after the first run.
 
     Attributes
     ----------
@@ -68,12 +69,15 @@ class Jobs:
         `contents` of the home that the first run left.
     again, failed:
         The whole pipeline once more, and an ingest of a file that is not there.
+    deployment:
+        Of the first run's model.
     """
 
     dashboard: str
     before: dict[str, str]
     again: subprocess.CompletedProcess[str]
     failed: subprocess.CompletedProcess[str]
+    deployment: Deployment
 
     @property
     def summary(self) -> Any:
@@ -117,7 +121,8 @@ def jobs(shell: Shell, first_run: Any) -> Jobs:
                 ("ingest", broken, shell.home / "other"),
             )
         )
-    return Jobs(head.dashboard, before, again, failed)
+        deployed = deploy(head, shell.home, Path(first_run["selection"]["model_path"]), SMALL)
+    return Jobs(head.dashboard, before, again, failed, deployed)
 
 
 def in_process(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
