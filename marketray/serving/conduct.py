@@ -8,6 +8,7 @@ costs time and loosens no gate.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from marketray.errors import MarketrayError
 from marketray.serving.gates import SlotWindows
 from marketray.serving.outcomes import Window
-from marketray.serving.rollout import break_off, cancel, decide
+from marketray.serving.rollout import Decision, break_off, cancel, decide
 from marketray.serving.sequential import compare_losses
 from marketray.serving.store.rollouts import StaleRolloutError
 from marketray.serving.store.scores import Arm, Loss, Scores
@@ -26,7 +27,7 @@ from marketray.serving.traffic import Traffic
 
 if TYPE_CHECKING:
     from marketray.serving.journal import Journal
-    from marketray.serving.rollout import Decision, Rollout
+    from marketray.serving.rollout import Rollout
     from marketray.serving.sequential import Evidence
     from marketray.serving.store.rollouts import StoredRollout
     from marketray.settings import Settings
@@ -126,7 +127,11 @@ class Conductor:
             return break_off(rollout, now, f"slot {slot} does not answer: {unwell[0]}", {})
         before = self._window_start(rollout, seen, now)
         step, recent = (_windows(rollout, start, seen) for start in (self._base, before))
-        return decide(rollout, step=step, recent=recent, evidence=self._weigh(rollout, now), now=now)
+        found = decide(rollout, step=step, recent=recent, evidence=self._weigh(rollout, now), now=now)
+        if not unwell or found.kind in ("hold", "break"):
+            return found
+        reason = f"slot {slot} does not answer: {unwell[0]}"
+        return Decision("hold", reason, found.numbers, dataclasses.replace(rollout, reason=reason))
 
     def _window_start(self, rollout: Rollout, seen: Snapshots, now: datetime) -> Snapshots:
         """Keep the snapshots; gives those at the start of the latest window. Also sets the step's base."""
