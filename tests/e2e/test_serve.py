@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,8 +25,16 @@ from tests.e2e.conftest import SMALL, Shell
 
 
 @pytest.fixture(scope="module")
-def service(shell: Shell, first_run: Any) -> Iterator[str]:
+def ray_folder() -> Iterator[Path]:
+    """Where the service's Ray keeps its files."""
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def service(shell: Shell, first_run: Any, ray_folder: Path) -> Iterator[str]:
     """The address of a running service over the small run's champion."""
+    own = {"MARKETRAY_TOKEN": TOKEN, "RAY_TMPDIR": str(ray_folder)}
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -33,7 +43,7 @@ def service(shell: Shell, first_run: Any) -> Iterator[str]:
         process = subprocess.Popen(
             [str(Path(sys.executable).parent / "marketray"), "serve", "--config", str(shell.config)],
             cwd=shell.home,
-            env={**shell.environment(), "MARKETRAY_SERVING__PORT": str(port), "MARKETRAY_TOKEN": TOKEN},
+            env={**shell.environment(), "MARKETRAY_SERVING__PORT": str(port), **own},
             stdout=sink,
             stderr=sink,
         )
@@ -90,6 +100,21 @@ def test_the_benchmark_moves_the_traffic_and_drops_nothing(service: str, shell: 
     assert 0 < found["p50_ms_c1"] <= found["p99_ms_c1"] <= 15_000
     moved = httpx.get(f"{service}/traffic").json()["history"][:4]
     assert [entry["weights"]["green"] for entry in moved] == [0, 100, 50, 10]
+
+
+def test_prometheus_finds_what_was_counted_where_ray_says(service: str, ray_folder: Path) -> None:
+    for _ in range(3):
+        httpx.post(f"{service}/predict", json={}).raise_for_status()
+    found = json.loads((ray_folder / "ray/prom_metrics_service_discovery.json").read_text())
+    pages = [f"http://{target}/metrics" for entry in found for target in entry["targets"]]
+    counted = re.compile(r'^ray_marketray_requests_total\{.*slot="blue".*\} (.+)$', re.MULTILINE)
+    deadline = time.monotonic() + 60
+    while True:
+        values = [float(v) for page in pages for v in counted.findall(httpx.get(page).text)]
+        if sum(values) >= 3:
+            break
+        assert time.monotonic() < deadline, values
+        time.sleep(0.5)
 
 
 def test_the_rival_of_the_benchmark_serves_the_same_model(shell: Shell, first_run: Any) -> None:
