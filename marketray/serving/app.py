@@ -15,8 +15,8 @@ from ray import serve
 
 from marketray.cluster import refuse_node_local_store
 from marketray.errors import MarketrayError, RegistryError, SettingsError
-from marketray.serving.auth import Token
 from marketray.serving.control import Control
+from marketray.serving.http.auth import Token
 from marketray.serving.ingress import Ingress
 from marketray.serving.slot import Slot
 from marketray.serving.traffic import SLOTS, Traffic, hundredths

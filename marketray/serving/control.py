@@ -14,11 +14,11 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from marketray.errors import MarketrayError, RegistryError, ServingError, TrafficError
-from marketray.serving.conduct import Conductor
-from marketray.serving.journal import LOAD, UNDO, Journal
-from marketray.serving.rollback import ROLLBACK, earlier, serving
-from marketray.serving.rollout import Plan, cancel, start
-from marketray.serving.settle import Settler
+from marketray.serving.rollouts.conduct import Conductor
+from marketray.serving.rollouts.journal import LOAD, UNDO, Journal
+from marketray.serving.rollouts.rollback import ROLLBACK, earlier, serving
+from marketray.serving.rollouts.rollout import Plan, cancel, start
+from marketray.serving.rollouts.settle import Settler
 from marketray.serving.store import open_store
 from marketray.serving.traffic import SLOTS
 from marketray.serving.upkeep import prune, prune_record
@@ -128,7 +128,7 @@ class Control:
         Raises
         ------
         TrafficError
-            There is nothing to go back to, see `marketray.serving.rollback.earlier`.
+            There is nothing to go back to, see `marketray.serving.rollouts.rollback.earlier`.
         StoreError
             The log cannot be written.
         """
@@ -164,7 +164,7 @@ class Control:
         Returns
         -------
         dict
-            The rollout, see `marketray.serving.journal.Journal.shown`.
+            The rollout, see `marketray.serving.rollouts.journal.Journal.shown`.
 
         Raises
         ------

@@ -26,7 +26,7 @@ _SECONDS = 120.0  # loading a version into all replicas of a slot
 
 
 class ControlHandle:
-    """See `marketray.serving.api.TrafficControl`; raises ProblemError where control gives no answer."""
+    """See `marketray.serving.http.api.TrafficControl`; raises ProblemError where control gives no answer."""
 
     def __init__(self, control: DeploymentHandle[Control]) -> None:
         self._control = control

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from marketray.errors import StoreError
 from marketray.serving.answers import Answer, Batch
-from marketray.serving.api import create_api
 from marketray.serving.handles import ControlHandle
+from marketray.serving.http.api import create_api
 from marketray.serving.metrics import ServiceMetrics
-from marketray.serving.outcomes import Outcomes
 from marketray.serving.problems import ProblemError, problem
+from marketray.serving.rollouts.outcomes import Outcomes
 from marketray.serving.router import Router, SlotError
 from marketray.serving.schemas import Problem
 from marketray.serving.slot_client import HandleClient
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
 
     from marketray.features.online import Refusal
-    from marketray.serving.auth import Token
     from marketray.serving.control import Control
+    from marketray.serving.http.auth import Token
     from marketray.serving.router import Ask, Attempt
     from marketray.serving.slot import Slot, SlotStatus
     from marketray.settings import Settings
@@ -120,7 +120,7 @@ class Ingress:
             client.forget()
 
     async def snapshot(self) -> dict[str, Any]:
-        """What this replica has counted, see `marketray.serving.outcomes`, and which slots are `unwell`."""
+        """What it has counted, see `marketray.serving.rollouts.outcomes`, and which slots are `unwell`."""
         return {**self.outcomes.snapshot(), "unwell": self.router.unwell}
 
     @property

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from marketray.serving.outcomes import LATENCY_BOUNDS_MS
+from marketray.serving.rollouts.outcomes import LATENCY_BOUNDS_MS
 from marketray.serving.traffic import SLOTS
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class ServiceMetrics:
         Parameters
         ----------
         snapshot:
-            See `marketray.serving.outcomes.Outcomes.snapshot`.
+            See `marketray.serving.rollouts.outcomes.Outcomes.snapshot`.
         history:
             The traffic log, newest first, as far back as ages are to reach.
         """

@@ -17,7 +17,7 @@ from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.responses import JSONResponse
 from starlette.websockets import WebSocketDisconnect
 
-from marketray.serving.routes import page
+from marketray.serving.http.routes import page
 
 MINUTE = timedelta(minutes=1)
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from scipy.stats import binomtest
 
-from marketray.serving.rollout import Plan
+from marketray.serving.rollouts.rollout import Plan
 from marketray.serving.store import Store
 from marketray.serving.store.predictions import Prediction, Wanted
 

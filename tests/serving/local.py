@@ -15,11 +15,11 @@ from marketray.errors import TrafficError
 from marketray.features.online import Refusal
 from marketray.registry import UnknownVersionError
 from marketray.serving.answers import Answer, Batch
-from marketray.serving.api import create_api
-from marketray.serving.auth import Token
-from marketray.serving.journal import Journal
-from marketray.serving.rollback import earlier, serving
-from marketray.serving.rollout import Plan, cancel, start
+from marketray.serving.http.api import create_api
+from marketray.serving.http.auth import Token
+from marketray.serving.rollouts.journal import Journal
+from marketray.serving.rollouts.rollback import earlier, serving
+from marketray.serving.rollouts.rollout import Plan, cancel, start
 from marketray.serving.router import Ask, Attempt, Router
 from marketray.serving.schemas import Problem
 from marketray.serving.slot import Slot, SlotStatus
@@ -76,7 +76,7 @@ class LocalControl:
 
 
 class LocalService:
-    """What the ingress does, for `marketray.serving.api.create_api`.
+    """What the ingress does, for `marketray.serving.http.api.create_api`.
 
     Parameters
     ----------

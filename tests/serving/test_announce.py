@@ -11,10 +11,10 @@ import pytest
 
 from marketray.errors import StoreError
 from marketray.lake import Lake
-from marketray.serving.announce import Announcer
+from marketray.serving.http.announce import Announcer
+from marketray.serving.http.stream import Feed
 from marketray.serving.problems import ProblemError, problem
 from marketray.serving.store.events import Events
-from marketray.serving.stream import Feed
 from marketray.settings import load_settings
 from tests.serving.conftest import local
 from tests.serving.local import LocalService

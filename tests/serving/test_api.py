@@ -14,7 +14,7 @@ import pytest
 
 from marketray.evaluation.uncertainty import Uncertainty
 from marketray.models import load_model
-from marketray.serving.api import create_api
+from marketray.serving.http.api import create_api
 from marketray.serving.schemas import PredictResponse
 from marketray.settings import Settings, load_settings
 from tests.serving.local import Client, LocalService

@@ -23,8 +23,8 @@ from websockets.sync.client import connect
 from marketray.errors import ClusterError, RegistryError, ServingError, SettingsError
 from marketray.serving import run as serving
 from marketray.serving.app import APP_NAME, build
-from marketray.serving.auth import TOKEN_VARIABLE
 from marketray.serving.client import predict
+from marketray.serving.http.auth import TOKEN_VARIABLE
 from marketray.settings import Settings
 from tests.serving.market import INSTRUMENT, Market, bars_json, registered_home
 

@@ -13,8 +13,8 @@ from statsmodels.stats.power import NormalIndPower
 
 from marketray.errors import DataError
 from marketray.evaluation.hac import hac_margin, hac_standard_error
-from marketray.serving.arms import NEW_ARM_WEIGHT, Answers, Arm, compare_arms, decisions_needed
-from marketray.serving.sequential import compare_losses
+from marketray.serving.rollouts.arms import NEW_ARM_WEIGHT, Answers, Arm, compare_arms, decisions_needed
+from marketray.serving.rollouts.sequential import compare_losses
 from marketray.serving.traffic import Traffic, bucket
 from tests.serving.paths import FloatArray, markets
 

@@ -12,9 +12,9 @@ import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
 
-from marketray.serving.api import create_api
-from marketray.serving.auth import TOKEN_VARIABLE, Token, guarded
-from marketray.serving.limits import BodyLimit
+from marketray.serving.http.api import create_api
+from marketray.serving.http.auth import TOKEN_VARIABLE, Token, guarded
+from marketray.serving.http.limits import BodyLimit
 from marketray.serving.problems import install
 from marketray.serving.store import open_store
 from marketray.settings import load_settings

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from marketray import cli_traffic
-from marketray.serving.journal import Journal
-from marketray.serving.rollout import break_off
+from marketray.serving.rollouts.journal import Journal
+from marketray.serving.rollouts.rollout import break_off
 from marketray.serving.store.predictions import PredictionRow, Settlement
 from marketray.settings import Settings
 from tests.serving.local import TOKEN, Client, LocalService

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from marketray.serving.conduct import Conductor, Snapshots
-from marketray.serving.journal import Journal, rollout_json, traffic_json
-from marketray.serving.outcomes import Outcomes
-from marketray.serving.rollout import Decision, Plan, start
+from marketray.serving.rollouts.conduct import Conductor, Snapshots
+from marketray.serving.rollouts.journal import Journal, rollout_json, traffic_json
+from marketray.serving.rollouts.outcomes import Outcomes
+from marketray.serving.rollouts.rollout import Decision, Plan, start
 from marketray.serving.store import Store, open_store
 from marketray.serving.store.predictions import PredictionRow, Settlement
 from marketray.serving.store.rollouts import RolloutActiveError

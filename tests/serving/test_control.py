@@ -18,7 +18,7 @@ from benchmarks.load import Load
 from marketray.errors import ServingError, TrafficError
 from marketray.serving import run as serving
 from marketray.serving.app import APP_NAME
-from marketray.serving.auth import TOKEN_VARIABLE
+from marketray.serving.http.auth import TOKEN_VARIABLE
 from marketray.serving.store import open_store
 from marketray.serving.store.rollouts import RolloutActiveError
 from marketray.settings import Settings

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from scipy.stats import binom, binomtest
 
-from marketray.serving.gates import DOUBT, Gate, SlotWindows, gates, least_rate
-from marketray.serving.outcomes import Outcomes, Window
+from marketray.serving.rollouts.gates import DOUBT, Gate, SlotWindows, gates, least_rate
+from marketray.serving.rollouts.outcomes import Outcomes, Window
 from marketray.settings_serving import RolloutSettings
 
 RULES = RolloutSettings()

@@ -19,7 +19,7 @@ from marketray.serving.metrics import (
     exported,
     in_slot_since,
 )
-from marketray.serving.outcomes import Outcomes
+from marketray.serving.rollouts.outcomes import Outcomes
 from marketray.serving.store.traffic_log import Entry
 from marketray.serving.store.writer import WriterCounts
 from marketray.serving.traffic import Traffic

@@ -16,7 +16,7 @@ from schemathesis.checks import (
     status_code_conformance,
 )
 
-from marketray.serving.api import create_api
+from marketray.serving.http.api import create_api
 from tests.serving.local import TOKEN, LocalService
 
 CHECKS = [

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketray.serving.outcomes import LATENCY_BOUNDS_MS, Outcomes, Window
+from marketray.serving.rollouts.outcomes import LATENCY_BOUNDS_MS, Outcomes, Window
 
 latencies = st.lists(st.floats(0.01, 200_000), min_size=1, max_size=200)
 

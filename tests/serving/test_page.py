@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from marketray.serving.routes import page
+from marketray.serving.http.routes import page
 from tests.serving.local import Client
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
@@ -81,7 +81,7 @@ def test_nothing_else_is_sent(get: httpx.Client, name: str) -> None:
 
 
 def test_it_is_small_and_loads_nothing_from_elsewhere() -> None:
-    folder = files("marketray.serving") / "page"
+    folder = files("marketray.serving.http") / "page"
     names = sorted(file.name for file in folder.iterdir())
     assert names == ["icon.svg", "index.html", "page.css", "page.js"]
     assert len((folder / "page.js").read_bytes()) <= 25_000

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
-from marketray.serving.api import create_api
+from marketray.serving.http.api import create_api
 from tests.browser.conftest import browser
 from tests.browser.stand_in import running
 from tests.serving.local import TOKEN, LocalService

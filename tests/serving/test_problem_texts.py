@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from marketray.errors import LakeError, MarketrayError, RegistryError, ServingError, StoreError
-from marketray.serving.failures import problem_of
+from marketray.serving.http.failures import problem_of
 from marketray.serving.problems import problem
 from marketray.settings import Settings, load_settings
 from tests.serving.local import Client, LocalService

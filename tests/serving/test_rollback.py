@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from marketray.errors import TrafficError
-from marketray.serving.rollback import earlier
+from marketray.serving.rollouts.rollback import earlier
 from marketray.serving.store.traffic_log import Entry
 from marketray.serving.traffic import Traffic
 

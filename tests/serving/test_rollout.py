@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketray.errors import SettingsError, TrafficError
-from marketray.serving.gates import SlotWindows
-from marketray.serving.outcomes import Window
-from marketray.serving.rollout import Decision, Plan, Rollout, break_off, cancel, decide, start
-from marketray.serving.sequential import Evidence, compare_losses
+from marketray.serving.rollouts.gates import SlotWindows
+from marketray.serving.rollouts.outcomes import Window
+from marketray.serving.rollouts.rollout import Decision, Plan, Rollout, break_off, cancel, decide, start
+from marketray.serving.rollouts.sequential import Evidence, compare_losses
 from marketray.serving.traffic import Traffic
 from marketray.settings_serving import RolloutSettings
 from tests.serving.test_gates import window

@@ -13,7 +13,14 @@ import pytest
 from scipy.stats import binom
 
 from marketray.errors import DataError
-from marketray.serving.sequential import BETS, CLIP, HALF_LIFE, LEAST_SETTLED, Evidence, compare_losses
+from marketray.serving.rollouts.sequential import (
+    BETS,
+    CLIP,
+    HALF_LIFE,
+    LEAST_SETTLED,
+    Evidence,
+    compare_losses,
+)
 from tests.serving.paths import FloatArray, markets
 
 MINUTE_US = 60_000_000

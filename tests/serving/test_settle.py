@@ -10,7 +10,7 @@ import pytest
 
 from marketray.dataset.labels import label_bars
 from marketray.lake import Lake
-from marketray.serving.settle import Settler, known_until
+from marketray.serving.rollouts.settle import Settler, known_until
 from marketray.serving.store import Store, open_store
 from marketray.serving.store.predictions import Prediction, PredictionRow
 from marketray.sessions import trading_sessions

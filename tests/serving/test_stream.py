@@ -23,10 +23,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from marketray.errors import StoreError
-from marketray.serving.routes import stream
+from marketray.serving.http.routes import stream
+from marketray.serving.http.stream import Feed, LaggingError
 from marketray.serving.store.database import Database
 from marketray.serving.store.events import Events
-from marketray.serving.stream import Feed, LaggingError
 
 ORIGIN = "https://desk.example"
 

@@ -16,7 +16,7 @@ from marketray.errors import (
     TrafficError,
 )
 from marketray.registry import UnknownVersionError
-from marketray.serving.failures import problem_of
+from marketray.serving.http.failures import problem_of
 from marketray.serving.store.live_bars import ConflictingBarError
 from marketray.serving.store.predictions import CursorError
 from marketray.serving.store.rollouts import RolloutActiveError

@@ -13,7 +13,7 @@ import pytest
 from marketray.errors import SettingsError
 from marketray.lake import Lake
 from marketray.serving import control, upkeep
-from marketray.serving.rollout import Plan, cancel, start
+from marketray.serving.rollouts.rollout import Plan, cancel, start
 from marketray.serving.store import Store, open_store
 from marketray.serving.upkeep import prune, prune_record
 from marketray.settings import Settings, load_settings

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Row, insert, select, update
 
 from marketray.errors import StoreError
-from marketray.serving.rollout import Decision, Rollout
+from marketray.serving.rollouts.rollout import Decision, Rollout
 from marketray.serving.store.database import Database
 from marketray.serving.store.tables import DECISIONS, ROLLOUTS
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from marketray.serving.rollout import Decision, Plan, Rollout, cancel, start
+from marketray.serving.rollouts.rollout import Decision, Plan, Rollout, cancel, start
 from marketray.serving.store import Store
 from marketray.serving.store.rollouts import RolloutActiveError, StaleRolloutError
 from marketray.serving.store.traffic_log import StaleTrafficError

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 from fastapi import APIRouter, FastAPI, Security
 
-from marketray.serving.auth import bearer, guarded
+from marketray.serving.http.auth import bearer, guarded
+from marketray.serving.http.routes.documented import problems
 from marketray.serving.problems import ProblemError, problem
-from marketray.serving.routes.documented import problems
 
 if TYPE_CHECKING:
-    from marketray.serving.api import Service
+    from marketray.serving.http.api import Service
 
 __all__ = ["add"]
 

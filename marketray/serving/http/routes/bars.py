@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, FastAPI, Request, Security
 
-from marketray.serving.announce import announce
-from marketray.serving.auth import bearer, guarded
-from marketray.serving.intake import take
+from marketray.serving.http.announce import announce
+from marketray.serving.http.auth import bearer, guarded
+from marketray.serving.http.intake import take
+from marketray.serving.http.routes.documented import RequestId, problems
+from marketray.serving.http.schemas_records import BarsRequest, BarsTaken
 from marketray.serving.problems import ProblemError, problem, request_id_of
 from marketray.serving.router import Ask
-from marketray.serving.routes.documented import RequestId, problems
 from marketray.serving.schemas import Forecasted, Problem
-from marketray.serving.schemas_records import BarsRequest, BarsTaken
 
 if TYPE_CHECKING:
-    from marketray.serving.api import Service
+    from marketray.serving.http.api import Service
 
 __all__ = ["add"]
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from marketray.features.online import Refusal
-    from marketray.serving.api import Service
+    from marketray.serving.http.api import Service
     from marketray.serving.schemas import Bar
     from marketray.serving.store import Store
     from marketray.settings import Settings

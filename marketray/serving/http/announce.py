@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from marketray.serving.answers import Answer
-    from marketray.serving.api import Service
+    from marketray.serving.http.api import Service
     from marketray.serving.store import Store
     from marketray.settings import Settings
 

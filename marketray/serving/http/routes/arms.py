@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import FastAPI, Query
 
-from marketray.serving.arms import Answers, Comparison, compare_arms
-from marketray.serving.arms import Arm as Outcome
-from marketray.serving.routes.documented import problems
-from marketray.serving.schemas_arms import ArmsState, ArmState, ComparisonState
+from marketray.serving.http.routes.documented import problems
+from marketray.serving.http.schemas_arms import ArmsState, ArmState, ComparisonState
+from marketray.serving.rollouts.arms import Answers, Comparison, compare_arms
+from marketray.serving.rollouts.arms import Arm as Outcome
 from marketray.serving.store.answered import answered
 from marketray.serving.store.predictions import Wanted
 from marketray.serving.store.scores import Arm, Loss
 from marketray.serving.traffic import SLOTS, Traffic
 
 if TYPE_CHECKING:
-    from marketray.serving.api import Service
+    from marketray.serving.http.api import Service
     from marketray.serving.store import Store
     from marketray.serving.store.traffic_log import Entry
     from marketray.settings import Settings

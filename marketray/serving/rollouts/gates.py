@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from marketray.serving.outcomes import Window
+from marketray.serving.rollouts.outcomes import Window
 from marketray.settings_serving import RolloutSettings
 
 __all__ = ["Gate", "SlotWindows", "gates", "least_rate"]

@@ -10,15 +10,15 @@ from fastapi import Query
 from marketray.lake import Lake
 from marketray.sentiment.recent import recent_news
 from marketray.sentiment.store import stored_scorer
-from marketray.serving.routes.documented import problems
+from marketray.serving.http.routes.documented import problems
+from marketray.serving.http.schemas_records import News, NewsArticle, RecordedPrediction, RecordedPredictions
 from marketray.serving.schemas import UtcTime
-from marketray.serving.schemas_records import News, NewsArticle, RecordedPrediction, RecordedPredictions
 from marketray.serving.store.predictions import MOST_ROWS, Wanted
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from marketray.serving.api import Service
+    from marketray.serving.http.api import Service
 
 __all__ = ["add"]
 

@@ -80,12 +80,12 @@ def _answer(request: Request, asset: Asset, caching: str) -> Response:
 
 @cache
 def _asset(name: str, media_type: str) -> Asset:
-    return _tagged((files("marketray.serving") / "page" / name).read_bytes(), media_type)
+    return _tagged((files("marketray.serving.http") / "page" / name).read_bytes(), media_type)
 
 
 @cache
 def _document() -> Asset:
-    text = (files("marketray.serving") / "page" / "index.html").read_text(encoding="utf-8")
+    text = (files("marketray.serving.http") / "page" / "index.html").read_text(encoding="utf-8")
     for name, media_type in _TYPES.items():
         version = _asset(name, media_type).tag.strip('"')
         text = text.replace(f'"static/{name}"', f'"static/{name}?v={version}"')

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.websockets import WebSocketDisconnect
 
 from marketray.errors import StoreError
-from marketray.serving.announce import Announcer
-from marketray.serving.stream import Feed, LaggingError
+from marketray.serving.http.announce import Announcer
+from marketray.serving.http.stream import Feed, LaggingError
 
 if TYPE_CHECKING:
-    from marketray.serving.api import Service
+    from marketray.serving.http.api import Service
 
 __all__ = ["add"]
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 from fastapi import Request, Response
 
 import marketray
+from marketray.serving.http.routes.documented import problems
+from marketray.serving.http.routes.page import page, prefers_html
 from marketray.serving.problems import ProblemError, problem
-from marketray.serving.routes.documented import problems
-from marketray.serving.routes.page import page, prefers_html
 from marketray.serving.schemas import Health, Index, ModelInfo, Ready
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from marketray.serving.api import Service
+    from marketray.serving.http.api import Service
 
 __all__ = ["add"]
 

@@ -16,19 +16,19 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from marketray.errors import MarketrayError
-from marketray.serving.gates import SlotWindows
-from marketray.serving.outcomes import Window
-from marketray.serving.rollout import Decision, break_off, cancel, decide
-from marketray.serving.sequential import compare_losses
+from marketray.serving.rollouts.gates import SlotWindows
+from marketray.serving.rollouts.outcomes import Window
+from marketray.serving.rollouts.rollout import Decision, break_off, cancel, decide
+from marketray.serving.rollouts.sequential import compare_losses
 from marketray.serving.store.rollouts import StaleRolloutError
 from marketray.serving.store.scores import Arm, Loss, Scores
 from marketray.serving.store.traffic_log import StaleTrafficError
 from marketray.serving.traffic import Traffic
 
 if TYPE_CHECKING:
-    from marketray.serving.journal import Journal
-    from marketray.serving.rollout import Rollout
-    from marketray.serving.sequential import Evidence
+    from marketray.serving.rollouts.journal import Journal
+    from marketray.serving.rollouts.rollout import Rollout
+    from marketray.serving.rollouts.sequential import Evidence
     from marketray.serving.store.rollouts import StoredRollout
     from marketray.settings import Settings
 
@@ -37,7 +37,7 @@ __all__ = ["Conductor", "Snapshots"]
 logger = logging.getLogger(__name__)
 
 Snapshots = Sequence[Mapping[str, Any]]
-"""One a process, see `marketray.serving.outcomes`; beside it `unwell`, reasons by slot."""
+"""One a process, see `marketray.serving.rollouts.outcomes`; beside it `unwell`, reasons by slot."""
 
 _EVIDENCE = timedelta(seconds=10)
 _HOLD = timedelta(seconds=1)

@@ -20,9 +20,9 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from marketray.errors import SettingsError, TrafficError
-from marketray.serving.gates import SlotWindows, gates
-from marketray.serving.outcomes import Window
-from marketray.serving.sequential import Evidence
+from marketray.serving.rollouts.gates import SlotWindows, gates
+from marketray.serving.rollouts.outcomes import Window
+from marketray.serving.rollouts.sequential import Evidence
 from marketray.serving.traffic import SLOTS, WHOLE, Traffic
 from marketray.settings_file import describe
 from marketray.settings_serving import RolloutSettings

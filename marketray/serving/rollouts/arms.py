@@ -19,7 +19,7 @@ import numpy.typing as npt
 from marketray.errors import DataError
 from marketray.evaluation.hac import checked_rows, hac_margin, hac_standard_error
 from marketray.evaluation.metrics import HitRate, hit_rate
-from marketray.serving.sequential import Evidence, compare_losses
+from marketray.serving.rollouts.sequential import Evidence, compare_losses
 
 __all__ = ["NEW_ARM_WEIGHT", "Answers", "Arm", "Comparison", "compare_arms", "decisions_needed"]
 
@@ -195,7 +195,7 @@ def compare_arms(
     Raises
     ------
     DataError
-        `effect` is not positive, or as `marketray.serving.sequential.compare_losses`.
+        `effect` is not positive, or as `marketray.serving.rollouts.sequential.compare_losses`.
     """
     if not effect > 0:
         msg = f"effect={effect}; required: a positive share of the old model's loss"

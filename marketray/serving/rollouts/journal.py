@@ -12,7 +12,7 @@ from marketray.serving.store.traffic_log import TrafficLog
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from marketray.serving.rollout import Decision, Rollout
+    from marketray.serving.rollouts.rollout import Decision, Rollout
     from marketray.serving.store.database import Database
     from marketray.serving.store.rollouts import StoredRollout
     from marketray.serving.store.traffic_log import Entry

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from fastapi import Body, FastAPI, Request, Response
 
+from marketray.serving.http.routes.documented import ClientKey, RequestId, problems
+from marketray.serving.http.schemas_records import BatchRequest, BatchResponse
 from marketray.serving.problems import ProblemError, request_id_of
 from marketray.serving.router import Ask
-from marketray.serving.routes.documented import ClientKey, RequestId, problems
 from marketray.serving.schemas import PredictRequest, PredictResponse, Problem
-from marketray.serving.schemas_records import BatchRequest, BatchResponse
 from marketray.serving.state import bars_frame
 
 if TYPE_CHECKING:
-    from marketray.serving.api import Service
+    from marketray.serving.http.api import Service
 
 __all__ = ["add"]
 

@@ -11,7 +11,7 @@ from fastapi import Query
 from pydantic import BaseModel, Field
 
 from marketray.lake import Lake
-from marketray.serving.routes.documented import problems
+from marketray.serving.http.routes.documented import problems
 from marketray.serving.state import read_tail
 from marketray.serving.store.decisions import latest_decisions
 from marketray.serving.store.scores import Arm
@@ -19,7 +19,7 @@ from marketray.serving.store.scores import Arm
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from marketray.serving.api import Service
+    from marketray.serving.http.api import Service
     from marketray.serving.store import Store
 
 __all__ = ["Decided", "Decisions", "RecentBar", "RecentBars", "add"]

@@ -11,10 +11,9 @@ from fastapi.openapi.utils import get_openapi
 
 import marketray
 from marketray.errors import MarketrayError
-from marketray.serving.failures import answer_error
-from marketray.serving.limits import BodyLimit
-from marketray.serving.problems import MEDIA_TYPE, install
-from marketray.serving.routes import (
+from marketray.serving.http.failures import answer_error
+from marketray.serving.http.limits import BodyLimit
+from marketray.serving.http.routes import (
     arms,
     bars,
     forecasts,
@@ -26,13 +25,14 @@ from marketray.serving.routes import (
     stream,
     traffic,
 )
+from marketray.serving.problems import MEDIA_TYPE, install
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from marketray.features.online import Refusal
     from marketray.serving.answers import Answer, Batch
-    from marketray.serving.auth import Token
+    from marketray.serving.http.auth import Token
     from marketray.serving.router import Ask
     from marketray.serving.schemas import Problem
     from marketray.serving.slot import SlotStatus
@@ -50,7 +50,7 @@ class TrafficControl(Protocol):
         ...
 
     async def begin(self, who: str, slot: str, model: str | int, changes: dict[str, Any]) -> dict[str, Any]:
-        """Begin a rollout; `changes` are rules. The rollout, see `marketray.serving.journal`."""
+        """Begin a rollout; `changes` are rules. The rollout, see `marketray.serving.rollouts.journal`."""
         ...
 
     async def cancel(self, who: str, reason: str) -> dict[str, Any]:

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Body, FastAPI, Request, Security
 
-from marketray.serving.auth import bearer, guarded
-from marketray.serving.journal import Journal, traffic_json
-from marketray.serving.routes.documented import problems
-from marketray.serving.schemas_traffic import (
+from marketray.serving.http.auth import bearer, guarded
+from marketray.serving.http.routes.documented import problems
+from marketray.serving.http.schemas_traffic import (
     ReloadRequest,
     RolloutRequest,
     RolloutState,
     TrafficRequest,
     TrafficState,
 )
+from marketray.serving.rollouts.journal import Journal, traffic_json
 from marketray.serving.traffic import SLOTS, hundredths
 
 if TYPE_CHECKING:
-    from marketray.serving.api import Service
+    from marketray.serving.http.api import Service
     from marketray.serving.store import Store
 
 __all__ = ["add"]

@@ -1,0 +1,1 @@
+"""The HTTP interface over a service, free of Ray: endpoints, their documents, the stream and the page."""
