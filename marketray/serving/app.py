@@ -34,6 +34,7 @@ __all__ = ["APP_NAME", "application", "build"]
 APP_NAME = "marketray"
 
 _HEALTH_SECONDS = 1.0  # a dead replica is noticed and replaced after this; Serve's default is 10
+_HANG_SECONDS = 10.0  # one that hangs, after three looks that wait so long; Serve's default is 30
 _ACTOR = {"num_cpus": 0.1}  # small, so that a laptop's two CPUs hold the application beside other work
 
 
@@ -151,6 +152,7 @@ def _bind(settings: Settings) -> Application:
         "ray_actor_options": _ACTOR,
         "max_ongoing_requests": 100,
         "health_check_period_s": _HEALTH_SECONDS,
+        "health_check_timeout_s": _HANG_SECONDS,
     }
     slots = {s: serve.deployment(name=f"slot-{s}", **options)(ServedSlot).bind(s, settings) for s in SLOTS}
     alone = {**options, "num_replicas": 1}

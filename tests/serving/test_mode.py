@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from marketray.errors import SettingsError
+from marketray.errors import ServingError, SettingsError
 from marketray.serving import mode
 from marketray.serving.mode import FLAGS, choose_mode, prepare
 from marketray.settings import Settings, load_settings
@@ -50,13 +51,40 @@ def test_auto_is_fast_with_files_and_ports_of_its_own() -> None:
     with socket.socket() as s:
         s.bind(("127.0.0.1", int(first["RAY_SERVE_HAPROXY_STATS_PORT"])))  # it is free
     low, high = (int(first[f"RAY_SERVE_DIRECT_INGRESS_{end}_HTTP_PORT"]) for end in ("MIN", "MAX"))
-    assert (low % 100, high - low) == (0, 99)
+    assert (low % 100, high - low) == (1, 98)  # the port before them is claimed
     assert 20_000 <= low < high < 32_768
 
 
-def test_spans_of_ports_differ() -> None:
-    drawn = {choose_mode("fast", {})["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"] for _ in range(20)}
-    assert len(drawn) > 5
+def is_free(port: int) -> bool:
+    with socket.socket() as s:
+        try:
+            s.bind(("", port))
+        except OSError:
+            return False
+        return True
+
+
+def test_no_two_processes_have_the_same_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = mode._own_ports.__wrapped__  # as another process would
+    first = next(n for n in range(12_000, 19_000, 300) if all(is_free(n + k) for k in (0, 100, 200)))
+    monkeypatch.setattr(mode, "_REPLICA_PORTS", range(first, first + 300))
+    code = f"""
+import socket, sys
+s = socket.socket()
+s.bind(("", {first}))
+print("bound", flush=True)
+sys.stdin.read()
+"""
+    other = [sys.executable, "-c", code]
+    with subprocess.Popen(other, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "bound\n"
+        spans = {own(), own()}
+        assert spans == {range(first + n + 1, first + n + 100) for n in (100, 200)}
+        with pytest.raises(ServingError, match=f"ports {first} to {first + 299}: other services hold all 3"):
+            own()
+        process.communicate("")
+    assert choose_mode("fast", {})["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"] == str(mode._own_ports().start)
 
 
 @pytest.mark.parametrize(
