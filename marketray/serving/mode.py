@@ -83,7 +83,7 @@ def choose_mode(mode: str, environment: Mapping[str, str] = os.environ) -> dict[
         return {}
     folder = Path(tempfile.mkdtemp(prefix="mr-", dir="/tmp"))  # HAProxy takes no socket path over 97 letters
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    stats, metrics = _free_ports(2)
+    stats, metrics, fallback, fallback_grpc = _free_ports(4)
     replicas = _own_ports()
     chosen = {
         **FLAGS,
@@ -94,6 +94,8 @@ def choose_mode(mode: str, environment: Mapping[str, str] = os.environ) -> dict[
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(fallback_grpc),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replicas.start),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replicas.stop - 1),
     }

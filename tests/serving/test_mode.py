@@ -19,6 +19,14 @@ from marketray.serving.mode import FLAGS, choose_mode, prepare
 from marketray.settings import Settings, load_settings
 
 
+SINGLE_PORTS = (
+    "RAY_SERVE_HAPROXY_STATS_PORT",
+    "RAY_SERVE_HAPROXY_METRICS_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
+)
+
+
 @pytest.fixture(autouse=True)
 def folders(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """HAProxy's folders are removed after the test."""
@@ -48,6 +56,8 @@ def test_auto_is_fast_with_files_and_ports_of_its_own() -> None:
             assert len(value) < 97  # the longest path of a socket that HAProxy takes
             assert Path(value).parent.is_dir()
             assert value != second[name]
+    served = {int(first[name]) for name in SINGLE_PORTS} | {int(second[name]) for name in SINGLE_PORTS}
+    assert len(served) == 2 * len(SINGLE_PORTS)
     with socket.socket() as s:
         s.bind(("127.0.0.1", int(first["RAY_SERVE_HAPROXY_STATS_PORT"])))  # it is free
     low, high = (int(first[f"RAY_SERVE_DIRECT_INGRESS_{end}_HTTP_PORT"]) for end in ("MIN", "MAX"))
