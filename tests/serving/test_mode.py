@@ -18,7 +18,6 @@ from marketray.serving import mode
 from marketray.serving.mode import FLAGS, choose_mode, prepare
 from marketray.settings import Settings, load_settings
 
-
 SINGLE_PORTS = (
     "RAY_SERVE_HAPROXY_STATS_PORT",
     "RAY_SERVE_HAPROXY_METRICS_PORT",
