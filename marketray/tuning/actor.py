@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,24 +54,6 @@ class FamilyJob:
     feature_groups: bool = True
 
 
-def import_trees(families: Iterable[str]) -> None:
-    """Import the libraries of the tree families without the classes they make for scikit-learn.
-
-    No trial uses those, and importing scikit-learn takes longer than the libraries. Others in this process
-    may import it afterwards.
-    """
-    names = [name for name in ("xgboost", "lightgbm") if name in families]
-    hidden = "sklearn" not in sys.modules
-    if hidden:
-        sys.modules["sklearn"] = None  # type: ignore[assignment]  # Python's way to let an import fail
-    try:
-        for name in names:
-            importlib.import_module(name)
-    finally:
-        if hidden:
-            del sys.modules["sklearn"]
-
-
 class TrialActor(tune.Trainable):
     """A process that runs trials of any family one after another and keeps their binned rows between them."""
 
@@ -82,7 +61,6 @@ class TrialActor(tune.Trainable):
         self, config: dict[str, Any], jobs: tuple[FamilyJob, ...], block: list[ray.ObjectRef[Block]]
     ) -> None:
         """Map the shared rows; nothing is copied."""
-        import_trees([job.family for job in jobs])
         rows = ray.get(block[0])
         self._caches = {
             job.family: FoldCache(get_family(job.family), rows, job.folds, job.budget, job.fitted)
