@@ -213,7 +213,7 @@ class Ingress:
         try:
             async with asyncio.timeout(_PROBE_SECONDS):
                 found = await self._clients[slot].look()
-            empty = isinstance(found, Problem) and found.type.endswith(":no-model")
+            empty = isinstance(found, Problem) and found.kind == "no-model"
             reason = "it holds no model" if empty else None
         except (TimeoutError, SlotError) as e:
             reason = str(e) or f"no answer within {_PROBE_SECONDS:g} s"
@@ -243,7 +243,7 @@ class Ingress:
         elif isinstance(result, Answer):
             version = result.identity.model_version
             self.outcomes.answered(attempt.slot, version, ms)
-        elif attempt.failed and result.type.endswith(":no-forecast"):
+        elif attempt.failed and result.kind == "no-forecast":
             self.outcomes.answered(attempt.slot, version, ms, null=True)
         elif attempt.failed:
             self.outcomes.failed(attempt.slot, version, ms)
@@ -283,8 +283,7 @@ def _row(attempt: Attempt, version: int, model_name: str, served: str) -> Predic
         "at": ask.at,
     }
     if isinstance(result, Problem):
-        kind = result.type.rpartition(":")[2]
-        return PredictionRow(**common, status=result.status, problem=kind)
+        return PredictionRow(**common, status=result.status, problem=result.kind)
     return PredictionRow(
         **common,
         catalog_hash=result.catalog_hash,

@@ -84,7 +84,6 @@ def choose_mode(mode: str, environment: Mapping[str, str] = os.environ) -> dict[
     folder = Path(tempfile.mkdtemp(prefix="mr-", dir="/tmp"))  # HAProxy takes no socket path over 97 letters
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     stats, metrics, fallback, fallback_grpc = _free_ports(4)
-    replicas = _own_ports()
     chosen = {
         **FLAGS,
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
@@ -96,9 +95,11 @@ def choose_mode(mode: str, environment: Mapping[str, str] = os.environ) -> dict[
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(fallback_grpc),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replicas.start),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replicas.stop - 1),
     }
+    lowest, highest = "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT"
+    if lowest not in environment and highest not in environment:
+        replicas = _own_ports()
+        chosen |= {lowest: str(replicas.start), highest: str(replicas.stop - 1)}
     return {name: value for name, value in chosen.items() if name not in environment}
 
 

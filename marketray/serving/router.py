@@ -265,9 +265,9 @@ class Router:
 
 def _innocent(found: Problem) -> bool:
     """Whether the data is to blame."""
-    return found.type.rpartition(":")[2] in _NOT_THE_MODELS_FAULT
+    return found.kind in _NOT_THE_MODELS_FAULT
 
 
 def _may_differ(result: Answer | Batch | Problem) -> bool:
     """Whether there is no answer, and another model might have one."""
-    return isinstance(result, Problem) and result.status >= 500 and not result.type.endswith(":stale-bars")
+    return isinstance(result, Problem) and result.status >= 500 and result.kind != "stale-bars"

@@ -130,6 +130,8 @@ def _refuse_taken_port(host: str, port: int) -> None:
 def _await_ready(url: str) -> None:
     import httpx
 
+    from marketray.serving.schemas import kind_of
+
     deadline = time.monotonic() + _READY_SECONDS
     reason = "no answer"
     while time.monotonic() < deadline:
@@ -142,7 +144,7 @@ def _await_ready(url: str) -> None:
                 return
             content = answer.json() if "json" in answer.headers.get("content-type", "") else {}
             reason = content.get("detail", answer.text)
-            if content.get("type", "").rpartition(":")[2] in ("no-model", "no-state", "stale-bars"):
+            if kind_of(content.get("type", "")) in ("no-model", "no-state", "stale-bars"):
                 msg = f"the service is not ready: {reason}"
                 raise ServingError(msg, hint=content.get("hint"))
         time.sleep(0.1)

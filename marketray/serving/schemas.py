@@ -33,6 +33,7 @@ __all__ = [
     "Problem",
     "Ready",
     "Uncertainty",
+    "kind_of",
 ]
 
 MAX_BARS = 10_000
@@ -271,3 +272,13 @@ class Problem(BaseModel):
     hint: str | None = None
     request_id: str | None = None
     errors: list[dict[str, str]] | None = Field(None, description="One entry per wrong field.")
+
+    @property
+    def kind(self) -> str:
+        """The end of the URN, such as ``no-model``."""
+        return kind_of(self.type)
+
+
+def kind_of(urn: str) -> str:
+    """The kind of problem that a `Problem.type` names."""
+    return urn.rpartition(":")[2]

@@ -250,7 +250,7 @@ def _follow(slot: weakref.ref[Slot], wake: threading.Event, closed: threading.Ev
 
 def _of_the_model(latest: Answer | Problem) -> Problem | None:
     """The problem, where it is the model's own."""
-    own = isinstance(latest, Problem) and latest.type.rpartition(":")[2] in _OF_THE_MODEL
+    own = isinstance(latest, Problem) and latest.kind in _OF_THE_MODEL
     return latest if isinstance(latest, Problem) and own else None
 
 

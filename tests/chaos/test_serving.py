@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,12 +24,9 @@ import pytest
 import yaml
 
 from benchmarks.load import Load, Sample, percentile
-from marketray.lake import Lake
-from marketray.registry import Registry
 from marketray.serving.forecaster import Forecaster
-from marketray.settings import load_settings
 from tests.serving.conftest import market  # noqa: F401  # a fixture
-from tests.serving.market import INSTRUMENT, Market, store_bars
+from tests.serving.market import Market, registered_home
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "chaos"
@@ -154,27 +150,13 @@ def replicas(request: pytest.FixtureRequest) -> int:
 def placed(market: Market, replicas: int, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
     """Settings of a home with bars, two models and a damaged one."""
     home = tmp_path_factory.mktemp("home")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    changes = {
-        "home": str(home),
-        "instrument": INSTRUMENT,
-        "tracking": {"uri": f"sqlite:///{home}/mlflow.db"},
-        "serving": {"port": port, "num_replicas": replicas},
-    }
-    settings = load_settings(None, changes)
-    store_bars(Lake(settings.lake_uri), market.bars)
-    registry = Registry(settings)
     damaged = home / "damaged"
     shutil.copytree(market.folders["xgboost"], damaged)
     (damaged / "model.ubj").write_bytes(b"no model")
-    for key, folder in (("1", market.folders["xgboost"]), ("2", market.folders["ar"]), ("3", damaged)):
-        registry.register(folder, key=key, evidence={"verdict": "bootstrap", "r2_oos": 0.0, "p_value": 0.5})
-    registry.set_alias("champion", BLUE)
-    config = home / "served.yaml"
-    config.write_text(yaml.safe_dump(changes))
-    return config
+    registered_home(
+        home, market, market.folders["xgboost"], market.folders["ar"], damaged, num_replicas=replicas
+    )
+    return home / "served.yaml"
 
 
 @pytest.fixture(scope="module")

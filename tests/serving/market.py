@@ -8,6 +8,7 @@ import socket
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -151,10 +152,10 @@ def bars_json(bars: pl.DataFrame) -> list[dict[str, object]]:
     return [{**row, "time": row["time"].isoformat()} for row in rows]
 
 
-def registered_home(home: Path, market: Market, *folders: Path) -> Settings:
+def registered_home(home: Path, market: Market, *folders: Path, **serving: Any) -> Settings:
     """Settings, also in ``served.yaml``, of a home with bars, these models registered and the first champion.
 
-    The service's port is a free one.
+    The service's port is a free one; `serving` has further settings of that section.
     """
     from marketray.registry import Registry
 
@@ -165,7 +166,7 @@ def registered_home(home: Path, market: Market, *folders: Path) -> Settings:
         "home": str(home),
         "instrument": INSTRUMENT,
         "tracking": {"uri": f"sqlite:///{home}/mlflow.db"},
-        "serving": {"port": port},
+        "serving": {"port": port, **serving},
     }
     settings = load_settings(None, changes)
     store_bars(Lake(settings.lake_uri), market.bars)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +17,7 @@ from ray.serve.exceptions import BackPressureError
 
 from marketray.errors import StoreError
 from marketray.serving import ingress as module
-from marketray.serving.answers import Answer, Identity
+from marketray.serving.answers import Answer
 from marketray.serving.ingress import Ingress
 from marketray.serving.problems import ProblemError, problem
 from marketray.serving.router import Ask
@@ -26,15 +26,10 @@ from marketray.serving.store import open_store
 from marketray.serving.store.predictions import Prediction, Wanted
 from marketray.serving.traffic import WHOLE, Traffic, bucket
 from marketray.settings import Settings, load_settings
+from tests.serving.forecasts import AT, forecast
 
-AT = datetime(2024, 5, 1, 14, 30, tzinfo=UTC)
-BLUE = Answer(
-    body=b"{}", identity=Identity("blue", "m", 1), catalog_hash="c", instrument="X", decision_at=AT,
-    target_at=AT + timedelta(minutes=30), last_close=100.0, predicted_return=0.001, probability_up=None,
-    direction="up", features_used=3,
-)  # fmt: skip
+BLUE, GREEN = forecast("blue"), forecast("green", -0.002)
 EMPTY = problem("no-model", 503, "No model", "slot blue is empty")
-GREEN = replace(BLUE, identity=Identity("green", "m", 2), predicted_return=-0.002, direction="down")
 
 
 class Handle:

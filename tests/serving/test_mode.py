@@ -96,6 +96,20 @@ sys.stdin.read()
     assert choose_mode("fast", {})["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"] == str(mode._own_ports().start)
 
 
+def test_the_users_own_span_of_ports_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_span() -> range:
+        raise ServingError("other services hold all spans")
+
+    monkeypatch.setattr(mode, "_own_ports", no_span)
+    lowest, highest = (f"RAY_SERVE_DIRECT_INGRESS_{end}_HTTP_PORT" for end in ("MIN", "MAX"))
+    for given in ({lowest: "40000", highest: "40100"}, {lowest: "30000"}, {highest: "30500"}):
+        chosen = choose_mode("fast", given)
+        assert chosen["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
+        assert not {lowest, highest} & set(chosen)
+    with pytest.raises(ServingError, match="hold all spans"):
+        choose_mode("fast", {})
+
+
 @pytest.mark.parametrize(
     ("chosen", "environment"),
     [

@@ -29,8 +29,7 @@ def service(settings: Settings, market: Market, tmp_path: Path) -> LocalService:
 def asked(service: LocalService) -> list[tuple[str, bool, str | None]]:
     """Slot, whether it is to blame, and the kind of its problem."""
     return [
-        (a.slot, a.failed, a.result.type.rpartition(":")[2] if isinstance(a.result, Problem) else None)
-        for a in service.attempts
+        (a.slot, a.failed, a.result.kind if isinstance(a.result, Problem) else None) for a in service.attempts
     ]
 
 

@@ -4,34 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from marketray.serving.answers import Answer, Identity
+from marketray.serving.answers import Answer
 from marketray.serving.problems import problem
 from marketray.serving.router import Ask, Attempt, Router, SlotError
 from marketray.serving.schemas import Problem
 from marketray.serving.traffic import Traffic, bucket
-
-AT = datetime(2024, 5, 1, 14, 30, tzinfo=UTC)
-
-
-def forecast(slot: str, value: float | None = 0.001) -> Answer:
-    return Answer(
-        body=b"{}",
-        identity=Identity(slot, "m", 1 if slot == "blue" else 2),
-        catalog_hash="c",
-        instrument="X",
-        decision_at=AT,
-        target_at=AT + timedelta(minutes=30),
-        last_close=100.0,
-        predicted_return=value,
-        probability_up=None,
-        direction="up",
-        features_used=3,
-    )
+from tests.serving.forecasts import AT, forecast
 
 
 class FakeSlot:

@@ -79,7 +79,7 @@ def refresh(slot: Slot) -> tuple[int | None, str | None]:
 def answered_by(slot: Slot) -> int | str:
     """Version of the answer, or the kind of problem."""
     found = asyncio.run(slot.predict(None, None))
-    return found.identity.model_version if isinstance(found, Answer) else found.type.rpartition(":")[2]
+    return found.identity.model_version if isinstance(found, Answer) else found.kind
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,17 +13,12 @@ import polars as pl
 import pytest
 from ray.exceptions import ActorUnavailableError
 
-from marketray.serving.answers import Answer, Identity
 from marketray.serving.problems import problem
 from marketray.serving.router import SlotError
 from marketray.serving.slot_client import HandleClient
+from tests.serving.forecasts import AT, forecast
 
-AT = datetime(2024, 5, 1, 14, 30, tzinfo=UTC)
-FIRST = Answer(
-    body=b"{}", identity=Identity("blue", "m", 1), catalog_hash="c", instrument="X", decision_at=AT,
-    target_at=AT + timedelta(minutes=30), last_close=100.0, predicted_return=0.001, probability_up=None,
-    direction="up", features_used=3,
-)  # fmt: skip
+FIRST = forecast("blue")
 SECOND = replace(FIRST, decision_at=AT + timedelta(minutes=1))
 
 
