@@ -107,7 +107,7 @@ def _optimise(
 
     def objective(trial: optuna.Trial) -> float:
         suggest(trial, space)
-        *_, last = run_trial(cache, trial.params)
+        *_, last = run_trial(cache, trial.params, sample=False)
         trial.set_user_attr("rounds", max(1, round(float(np.mean(last.fold_rounds)))))
         return float(np.mean(last.fold_rmse))
 

@@ -66,6 +66,7 @@ class TrialActor(tune.Trainable):
             job.family: FoldCache(get_family(job.family), rows, job.folds, job.budget, job.fitted)
             for job in jobs
         }
+        self._pruning = {job.family: job.pruning for job in jobs}
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -77,7 +78,9 @@ class TrialActor(tune.Trainable):
         self._to_rank = new_config.get("rank")
         if self._to_rank is None:
             self._cache.rankings = new_config["rankings"]
-            self._reports = run_trial(self._cache, new_config["params"])
+            self._reports = run_trial(
+                self._cache, new_config["params"], sample=self._pruning[new_config["family"]]
+            )
         return True
 
     def step(self) -> dict[str, Any]:

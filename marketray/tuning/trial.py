@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["SAMPLED", "Budget", "FoldCache", "Progress", "run_trial", "rung_name", "zero_rmse"]
 
 SAMPLED = 10
-"""Progress of the rung before the folds; the end of fold k is progress 100·(k + 1)."""
+"""Progress of the rung before the folds; after k folds it is 100·k."""
 
 _STRIDES = (3, 8)  # a denser sample costs too much, a thinner one is not needed
 _SAMPLE_ROWS = 10_000  # on fewer, slow and simple models look better than they are
@@ -63,9 +63,9 @@ class Progress:
     score:
         RMSE / zero RMSE of the last fold at `SAMPLED`, then the mean over the folds so far.
     fold_rmse, fold_zero_rmse:
-        Of the folds that are finished, fractions.
+        Of the folds that are finished, in time order, fractions.
     fold_rounds:
-        Best boosting rounds of the folds that are finished.
+        Best boosting rounds of the folds that are finished, in time order.
     predictions:
         Out-of-fold predictions of all folds in order, float32; only with the last report.
     """
@@ -178,11 +178,16 @@ def zero_rmse(y: npt.NDArray[np.float64], task: Task) -> float:
 
 def rung_name(progress: float) -> str:
     """What a trial that has got so far has been fitted on."""
-    return "the sample" if progress == SAMPLED else f"fold {progress / 100:g}"
+    if progress == SAMPLED:
+        return "the sample"
+    return "1 fold" if progress == 100 else f"{progress / 100:g} folds"
 
 
-def run_trial(cache: FoldCache, params: Mapping[str, Any]) -> Iterator[Progress]:
-    """Fit and score on a sample, then fold after fold, with a report after each.
+def run_trial(cache: FoldCache, params: Mapping[str, Any], *, sample: bool = True) -> Iterator[Progress]:
+    """Fit and score on a sample, then fold after fold, the latest first, with a report after each.
+
+    The latest fold has the most rows to fit on, nearly as many as the model that is fitted in the end. On
+    those of the first fold a model that learns more from more rows may still look worse than a simple one.
 
     Parameters
     ----------
@@ -190,23 +195,25 @@ def run_trial(cache: FoldCache, params: Mapping[str, Any]) -> Iterator[Progress]
         Family, rows, folds and budget.
     params:
         The family's parameters, and ``feature_group``.
+    sample:
+        False: without the sample, for a trial that is not going to be cut.
     """
     zero = [zero_rmse(cache.y[score], cache.budget.task) for _, score in cache.folds]
     last = len(cache.folds) - 1
-    if cache.sample_stride > 1:
+    if sample and cache.sample_stride > 1:
         sampled = _fitted(cache, params, last, cache.sample_stride, _short_patience(cache, params))
         yield Progress(SAMPLED, sampled.best_score / zero[last])
     fits: list[EarlyStopping] = []
-    for k in range(len(cache.folds)):
-        fits.append(_fitted(cache, params, k))
+    for k in range(last, -1, -1):
+        fits.insert(0, _fitted(cache, params, k))
         rmse = [fit.best_score for fit in fits]
         yield Progress(
-            100 * (k + 1),
-            float(np.mean(np.divide(rmse, zero[: k + 1]))),
+            100 * len(fits),
+            float(np.mean(np.divide(rmse, zero[k:]))),
             tuple(rmse),
-            tuple(zero[: k + 1]),
+            tuple(zero[k:]),
             tuple(fit.best_rounds for fit in fits),
-            np.concatenate([f.best_predictions for f in fits], dtype=np.float32) if k == last else None,
+            np.concatenate([f.best_predictions for f in fits], dtype=np.float32) if k == 0 else None,
         )
 
 

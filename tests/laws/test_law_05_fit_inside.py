@@ -142,7 +142,7 @@ def test_a_fold_s_rows_are_extended_by_its_own_parameters(monkeypatch: pytest.Mo
     monkeypatch.setattr(family, "prepare", note)
     *_, last = run_trial(FoldCache(family, block, FOLDS, Budget(), FITTED), {"n_estimators": 10})
     assert last.progress == 200
-    for (columns, training, scored), (fit, score) in zip(given, FOLDS, strict=True):
+    for (columns, training, scored), (fit, score) in zip(given[::-1], FOLDS, strict=True):  # latest first
         assert columns == (*COLUMNS, *(f.name for f in FITTED))
         volatility = block.values[:, COLUMNS.index("realized_volatility_20")]
         low, high = expected(block.values[fit])["volatility_regime"]

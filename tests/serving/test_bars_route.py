@@ -115,7 +115,9 @@ def test_times_of_no_market(client: Client, market: Market, year: str) -> None:
 
 
 def test_bars_need_the_token(client: Client, market: Market) -> None:
-    client.refused(401, "unauthorized", "POST", "/bars", json={"bars": later(market, 0, 1)}, token=None)
+    bars = {"bars": later(market, 0, 1)}
+    client.refused(401, "unauthorized", "POST", "/bars", json=bars, token=None)
+    assert client("POST", "/bars", json=bars).json()["taken"] == 1  # none was taken before
 
 
 def test_without_a_forecast_the_reason_is_told(home: Path, settings: Settings, market: Market) -> None:

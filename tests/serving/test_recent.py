@@ -67,4 +67,5 @@ def test_decisions_of_the_models_that_were_in_the_traffic(client: Client, servic
 @pytest.mark.parametrize("path", ["/bars/recent", "/predictions/decisions"])
 @pytest.mark.parametrize("limit", [0, 1_001, "many"])
 def test_limits(client: Client, path: str, limit: object) -> None:
-    client.refused(422, "invalid-request", "GET", f"{path}?limit={limit}")
+    told = client.refused(422, "invalid-request", "GET", f"{path}?limit={limit}")
+    assert [e["field"] for e in told["errors"]] == ["query.limit"]

@@ -226,7 +226,8 @@ def test_news_of_what_is_not_served(refusing: Client, instrument: str) -> None:
 
 def test_news_limits(refusing: Client) -> None:
     for limit in (0, 201):
-        refusing.refused(422, "invalid-request", "GET", f"/news/recent?limit={limit}")
+        told = refusing.refused(422, "invalid-request", "GET", f"/news/recent?limit={limit}")
+        assert [e["field"] for e in told["errors"]] == ["query.limit"]
 
 
 def test_drift_is_not_watched_yet(refusing: Client) -> None:

@@ -105,6 +105,12 @@ def test_a_rung_before_the_folds_where_a_sample_saves_rounds() -> None:
     assert progress(sampled_cache("xgboost")) == progress(sampled_cache("lightgbm")) == [10, 100, 200, 300]
     assert [r.progress for r in run_trial(sampled_cache("ar"), PARAMS["ar"])] == [100, 200, 300]
     assert progress(cache("xgboost")) == [100, 200, 300]
+    c = sampled_cache("xgboost")
+    reports = list(run_trial(c, {**PARAMS["xgboost"], "n_estimators": 20}, sample=False))
+    assert [r.progress for r in reports] == [100, 200, 300]
+    assert [r.fold_rmse for r in reports[:2]] == [reports[2].fold_rmse[2:], reports[2].fold_rmse[1:]]
+    zero = [np.sqrt(np.mean(c.y[score] ** 2)) for _, score in c.folds]
+    assert reports[0].score == pytest.approx(reports[0].fold_rmse[0] / zero[2], rel=1e-12)  # the latest first
 
 
 @pytest.mark.parametrize(("rows", "stride"), [(29_999, 1), (30_000, 3), (61_000, 6), (500_000, 8)])
@@ -176,4 +182,4 @@ def test_nothing_after_a_fold_changes_it() -> None:
 
 
 def test_rungs_have_names() -> None:
-    assert [rung_name(p) for p in (10.0, 100.0, 200.0)] == ["the sample", "fold 1", "fold 2"]
+    assert [rung_name(p) for p in (10.0, 100.0, 200.0)] == ["the sample", "1 fold", "2 folds"]
