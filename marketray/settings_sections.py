@@ -237,6 +237,7 @@ class TuningSettings(_Section):
     ar_max_lags: int = Field(60, ge=1, le=60)
     parallel_trials: int = Field(2, ge=1)  # of a family; decides what a trial can know of those before it
     pruning: bool = True
+    device: Literal["cpu", "cuda"] = "cpu"  # where XGBoost fits; cuda: the trials share the cluster's GPUs
     feature_groups: bool = True  # stage 2 of trees chooses a group of columns by contribution in each fold
 
     @model_validator(mode="after")

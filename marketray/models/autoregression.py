@@ -16,7 +16,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from marketray.errors import ModelError
-from marketray.models.base import Evaluation, Family, FittedModel, Float32Array, Float64Array, Params, Task
+from marketray.models.base import (
+    Device,
+    Evaluation,
+    Family,
+    FittedModel,
+    Float32Array,
+    Float64Array,
+    Params,
+    Task,
+)
 from marketray.models.columns import lag_columns, shares
 from marketray.models.training import Prepared, Training, target_scale
 
@@ -234,9 +243,11 @@ class Autoregression(Family):
         held_out = evaluation[0] if evaluation is not None else None
         return Prepared(columns, task, scale, float(np.mean(y / scale)), (X, y / scale), held_out)
 
-    def start(self, prepared: Prepared, params: Params, *, threads: int = 1, seed: int = 0) -> Training:
-        """Begin the fit; the result does not depend on `threads` or `seed`."""
-        del threads, seed
+    def start(
+        self, prepared: Prepared, params: Params, *, threads: int = 1, seed: int = 0, device: Device = "cpu"
+    ) -> Training:
+        """Begin the fit; the result does not depend on `threads`, `seed` or `device`."""
+        del threads, seed, device
         return AutoregressionTraining(prepared, self.filled(params))
 
 

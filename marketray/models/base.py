@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMAT",
+    "Device",
     "Evaluation",
     "Family",
     "FittedModel",
@@ -40,6 +41,7 @@ Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 Params = Mapping[str, Any]
 Task = Literal["regression", "direction"]
+Device = Literal["cpu", "cuda"]
 Evaluation = tuple[Float32Array, Float64Array]
 
 
@@ -169,8 +171,10 @@ class Family(ABC):
         """Check the rows and put them into the family's own form (binned, for trees)."""
 
     @abstractmethod
-    def start(self, prepared: Prepared, params: Params, *, threads: int = 1, seed: int = 0) -> Training:
-        """Begin a fit on prepared rows."""
+    def start(
+        self, prepared: Prepared, params: Params, *, threads: int = 1, seed: int = 0, device: Device = "cpu"
+    ) -> Training:
+        """Begin a fit on prepared rows; `device` is for families that can use another than the CPU."""
 
     def preparation_key(self, params: Params) -> Hashable:
         """Trials with equal keys can share one `Prepared`."""

@@ -10,7 +10,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from marketray.errors import ModelError
-from marketray.models.base import Evaluation, Family, FittedModel, Float32Array, Float64Array, Params, Task
+from marketray.models.base import (
+    Device,
+    Evaluation,
+    Family,
+    FittedModel,
+    Float32Array,
+    Float64Array,
+    Params,
+    Task,
+)
 from marketray.models.columns import shares
 from marketray.models.training import Prepared, Training
 
@@ -111,9 +120,11 @@ class _Baseline(Family):
         held_out = None if evaluation is None else evaluation[0]
         return Prepared(columns, task, 1.0, float(np.mean(y)), None, held_out)
 
-    def start(self, prepared: Prepared, params: Params, *, threads: int = 1, seed: int = 0) -> Training:
+    def start(
+        self, prepared: Prepared, params: Params, *, threads: int = 1, seed: int = 0, device: Device = "cpu"
+    ) -> Training:
         """Nothing is learned but a mean."""
-        del threads, seed
+        del threads, seed, device
         filled = self.filled(params)
         model = BaselineModel(
             self.name, prepared.task, prepared.columns, filled, self._constant(prepared, filled)

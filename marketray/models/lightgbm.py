@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from marketray.errors import ModelError
-from marketray.models.base import Evaluation, Family, FittedModel, Float32Array, Float64Array, Params, Task
+from marketray.models.base import (
+    Device,
+    Evaluation,
+    Family,
+    FittedModel,
+    Float32Array,
+    Float64Array,
+    Params,
+    Task,
+)
 from marketray.models.columns import shares, tree_columns
 from marketray.models.training import Prepared, Training, target_scale
 
@@ -194,8 +203,11 @@ class LightGBM(Family):
             ).construct()
         return Prepared(columns, task, scale, float(np.mean(y / scale)), train, held_out)
 
-    def start(self, prepared: Prepared, params: Params, *, threads: int = 1, seed: int = 0) -> Training:
-        """Begin boosting."""
+    def start(
+        self, prepared: Prepared, params: Params, *, threads: int = 1, seed: int = 0, device: Device = "cpu"
+    ) -> Training:
+        """Begin boosting, on the CPU: LightGBM's wheels have no CUDA."""
+        del device
         return LightGBMTraining(prepared, self.filled(params), threads, seed)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -9,7 +11,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from marketray.errors import ModelError
-from marketray.models.base import Evaluation, Family, FittedModel, Float32Array, Float64Array, Params, Task
+from marketray.models.base import (
+    Device,
+    Evaluation,
+    Family,
+    FittedModel,
+    Float32Array,
+    Float64Array,
+    Params,
+    Task,
+)
 from marketray.models.columns import shares, tree_columns
 from marketray.models.training import Prepared, Training, target_scale
 
@@ -86,9 +97,17 @@ class XGBoostModel(FittedModel):
 
 
 class XGBoostTraining(Training):
-    """Boosting one tree a round on a `QuantileDMatrix`."""
+    """Boosting one tree a round on a `QuantileDMatrix`.
 
-    def __init__(self, prepared: Prepared, params: dict[str, Any], threads: int, seed: int) -> None:
+    Raises
+    ------
+    ModelError
+        It is to fit on ``cuda``, and there is no such device.
+    """
+
+    def __init__(
+        self, prepared: Prepared, params: dict[str, Any], threads: int, seed: int, device: Device
+    ) -> None:
         import xgboost
 
         self.max_rounds = int(params["n_estimators"])
@@ -101,6 +120,7 @@ class XGBoostTraining(Training):
             if logistic
             else prepared.target_mean,
             "tree_method": "hist",
+            "device": device,
             "max_bin": _MAX_BIN,
             "nthread": threads,
             "seed": seed,
@@ -108,6 +128,8 @@ class XGBoostTraining(Training):
         }
         cache = [prepared.train] if prepared.evaluation is None else [prepared.train, prepared.evaluation]
         self._booster = xgboost.Booster(native, cache)
+        if device == "cuda":
+            _require_cuda(self._booster)
 
     def advance(self, rounds: int) -> None:
         """Train `rounds` more trees, or as many as are left."""
@@ -123,10 +145,20 @@ class XGBoostTraining(Training):
     def model(self, rounds: int) -> XGBoostModel:
         """The first `rounds` trees."""
         booster = self._booster[:rounds]
-        booster.set_param({"nthread": 1})
+        booster.set_param({"nthread": 1, "device": "cpu"})
         p = self._prepared
         params = {**self._params, "n_estimators": self.max_rounds}
         return XGBoostModel(p.task, p.columns, params, rounds, booster, p.target_scale)
+
+
+def _require_cuda(booster: xgboost.Booster) -> None:
+    """Refuse the CPU, which XGBoost turns to with a warning where it finds no GPU."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"(?s).*(No visible GPU|changed from GPU to CPU)")
+        used = json.loads(booster.save_config())["learner"]["generic_param"]["device"]
+    if not used.startswith("cuda"):
+        msg = f"device='cuda', but XGBoost uses {used!r}: it finds no CUDA device in this process"
+        raise ModelError(msg, hint="see nvidia-smi on that node, or fit on the CPU")
 
 
 class XGBoost(Family):
@@ -178,6 +210,8 @@ class XGBoost(Family):
             )
         return Prepared(columns, task, scale, float(np.mean(y / scale)), train, held_out)
 
-    def start(self, prepared: Prepared, params: Params, *, threads: int = 1, seed: int = 0) -> Training:
-        """Begin boosting."""
-        return XGBoostTraining(prepared, self.filled(params), threads, seed)
+    def start(
+        self, prepared: Prepared, params: Params, *, threads: int = 1, seed: int = 0, device: Device = "cpu"
+    ) -> Training:
+        """Begin boosting; on ``cuda`` XGBoost copies the binned rows to the GPU."""
+        return XGBoostTraining(prepared, self.filled(params), threads, seed, device)

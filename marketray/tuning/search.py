@@ -145,14 +145,14 @@ class Record(_Unsaved, tune.Callback):
 
 
 def tune_families(
-    jobs: Sequence[FamilyJob], slots: int, cpus: float, block: list[ray.ObjectRef[Block]]
+    jobs: Sequence[FamilyJob], slots: int, each: dict[str, float], block: list[ray.ObjectRef[Block]]
 ) -> dict[str, list[TrialRecord]]:
     """Run the trials of both stages of all families that have no record yet; return all records by family.
 
     Parameters
     ----------
-    slots, cpus:
-        Trials at once, and CPUs that each asks Ray for.
+    slots, each:
+        Trials at once, and what each asks Ray for: ``cpu``, and ``gpu`` where it is to have one.
 
     Raises
     ------
@@ -162,17 +162,17 @@ def tune_families(
     rows = ray.get(block[0])
     families = {job.family: FamilySearch(job, rows) for job in jobs}
     if not all(f.finished for f in families.values()):
-        _fit(families, slots, cpus, block)
+        _fit(families, slots, each, block)
     return {name: family.records for name, family in families.items()}
 
 
-def _fit(families: Families, slots: int, cpus: float, block: list[ray.ObjectRef[Block]]) -> None:
+def _fit(families: Families, slots: int, each: dict[str, float], block: list[ray.ObjectRef[Block]]) -> None:
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "86400"  # our records are the state to resume from
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
     jobs = tuple(f.job for f in families.values())
     trainable = tune.with_parameters(TrialActor, jobs=jobs, block=block)
-    tune.register_trainable(_NAME, tune.with_resources(trainable, {"cpu": cpus}))
+    tune.register_trainable(_NAME, tune.with_resources(trainable, each))
     with tempfile.TemporaryDirectory(prefix="marketray-tune-") as scratch:
         tuner = tune.Tuner(
             _NAME,

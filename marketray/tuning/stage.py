@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ __all__ = [
     "family_jobs",
     "overlap_share",
     "run_tune",
+    "trial_resources",
     "tune_block",
     "tuning_key",
 ]
@@ -74,7 +75,8 @@ def run_tune(settings: Settings) -> TuneResult:
     LakeError
         There is no dataset.
     SettingsError
-        The folds leave out validation rows, whose out-of-fold predictions selection needs.
+        The folds leave out validation rows, whose out-of-fold predictions selection needs, or the trials are
+        to fit on a GPU and the cluster has none.
     """
     from marketray import tracking
     from marketray.dataset.load import load_blocks, load_split
@@ -170,7 +172,8 @@ def tune_block(
     before = stored(jobs, folder)
     reference = ray.put(block)
     slots = _slots()
-    task_reference = _submit(jobs, slots, reference)
+    each = trial_resources(tuning, slots, ray.cluster_resources())  # type: ignore[no-untyped-call]
+    task_reference = _submit(jobs, slots, each, reference)
     finished: list[Any] = []
     try:
         with ProgressView(folder, {j.family: (j.stage1_trials, j.stage2_trials) for j in jobs}) as view:
@@ -219,7 +222,7 @@ def family_jobs(
             family=name,
             folder=str(folder / name),
             folds=tuple(folds),
-            budget=Budget(task, 1, tuning.seed, tuning.patience, tuning.round_step),
+            budget=Budget(task, 1, tuning.seed, tuning.patience, tuning.round_step, tuning.device),
             stage1_trials=tuning.stage1_trials,
             stage2_trials=tuning.stage2_trials,
             concurrent=tuning.parallel_trials,
@@ -240,7 +243,24 @@ def _slots() -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1.0)))  # type: ignore[no-untyped-call]
 
 
-def _submit(jobs: list[FamilyJob], slots: int, block: Any) -> Any:
+def trial_resources(tuning: TuningSettings, slots: int, cluster: Mapping[str, float]) -> dict[str, float]:
+    """What each of `slots` trials at once asks Ray for.
+
+    Raises
+    ------
+    SettingsError
+        The trials are to fit on a GPU, and the cluster has none.
+    """
+    if tuning.device == "cpu":
+        return {"cpu": _TRIAL_CPUS}
+    gpus = cluster.get("GPU", 0.0)
+    if gpus == 0:
+        msg = "tuning.device='cuda', but the cluster has no GPU that Ray knows; required: one, or cpu"
+        raise SettingsError(msg, hint="start Ray on a node with a GPU, or with --num-gpus")
+    return {"cpu": _TRIAL_CPUS, "gpu": min(1.0, gpus / slots)}
+
+
+def _submit(jobs: list[FamilyJob], slots: int, each: dict[str, float], block: Any) -> Any:
     """Start the tuning's task on this node, where the records belong; its trials run anywhere."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -249,7 +269,7 @@ def _submit(jobs: list[FamilyJob], slots: int, block: Any) -> Any:
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     remote = ray.remote(num_cpus=0, max_retries=2)(tune_families)
-    return remote.options(name="tune", scheduling_strategy=here).remote(jobs, slots, _TRIAL_CPUS, [block])
+    return remote.options(name="tune", scheduling_strategy=here).remote(jobs, slots, each, [block])
 
 
 def _result(reference: Any) -> dict[str, list[TrialRecord]]:

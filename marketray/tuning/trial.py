@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from marketray.errors import TuningError
 from marketray.features.fitted import Extension, FittedColumn, FittedFeature, fit_columns
-from marketray.models.base import Family, Task
+from marketray.models.base import Device, Family, Task
 from marketray.models.contribution import ALL, Ranking, rank_columns, split_group
 from marketray.models.extended import Layout
 from marketray.models.training import EarlyStopping, Prepared
@@ -43,13 +43,14 @@ Fold = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class Budget:
-    """Early stopping and threads, the same for all trials of a tuning."""
+    """Early stopping, threads and device, the same for all trials of a tuning."""
 
     task: Task = "regression"
     threads: int = 1
     seed: int = 0
     patience: int = 10
     round_step: int = 10
+    device: Device = "cpu"
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,9 @@ def _fitted(
     budget = cache.budget
     own, _, _ = split_group(params)
     prepared = cache.prepared(k, params, stride)
-    training = cache.family.start(prepared, own, threads=budget.threads, seed=budget.seed)
+    training = cache.family.start(
+        prepared, own, threads=budget.threads, seed=budget.seed, device=budget.device
+    )
     y = cache.y[cache.folds[k][1]]
     stopping = EarlyStopping(training, y, patience or budget.patience, budget.round_step)
     while not stopping.finished:

@@ -48,6 +48,28 @@ class TestLastReturn(FamilyConformance):
     skill = False
 
 
+def test_xgboost_fits_on_the_gpu_or_refuses() -> None:
+    """It learns about the same there; where there is none it does not turn to the CPU by itself."""
+    import torch
+
+    X, y = market()
+    family, columns, params = get_family("xgboost"), COLUMNS[6:], {"n_estimators": 80, "max_depth": 3}
+    prepared = family.prepare(params, columns, X[:, 6:], y, evaluation=(X[:, 6:], y))
+    if not torch.cuda.is_available():
+        with pytest.raises(
+            ModelError, match="device='cuda', but XGBoost uses 'cpu': it finds no CUDA device"
+        ):
+            family.start(prepared, params, device="cuda")
+        return
+    error = {}
+    for device in ("cpu", "cuda"):
+        training = family.start(prepared, params, device=device)  # type: ignore[arg-type]
+        training.advance(80)
+        error[device] = np.sqrt(np.mean((y - training.predictions()) ** 2))
+        assert np.all(np.isfinite(training.model(80).predict(X[:, 6:])))
+    assert error["cuda"] == pytest.approx(error["cpu"], rel=0.02)
+
+
 @pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
 class TestTrees:
     def test_take_everything_but_the_lags(self, name: str) -> None:

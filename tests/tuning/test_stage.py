@@ -45,6 +45,18 @@ def test_what_a_trial_knows_of_others_depends_on_the_settings_not_on_the_cluster
     assert [job.concurrent for job in jobs] == [parallel] * len(jobs)
 
 
+def test_trials_share_the_gpus_where_they_are_to_fit_on_one() -> None:
+    assert stage.trial_resources(tuning(), 4, {"CPU": 4.0, "GPU": 1.0}) == {"cpu": 0.8}
+    cuda = tuning(device="cuda")
+    assert family_jobs([], cuda, Path("/nowhere"), "regression")[0].budget.device == "cuda"
+    assert stage.trial_resources(cuda, 4, {"CPU": 4.0, "GPU": 1.0}) == {"cpu": 0.8, "gpu": 0.25}
+    assert stage.trial_resources(cuda, 2, {"CPU": 2.0, "GPU": 8.0}) == {"cpu": 0.8, "gpu": 1.0}
+    with pytest.raises(
+        SettingsError, match=r"tuning\.device='cuda', but the cluster has no GPU that Ray knows"
+    ):
+        stage.trial_resources(cuda, 2, {"CPU": 2.0})
+
+
 def test_overlap_share_by_hand() -> None:
     assert overlap_share([(0, 10), (5, 20)]) == 0.5
     assert overlap_share([(0, 10), (11, 20)]) == 0.0
