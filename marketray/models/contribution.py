@@ -23,7 +23,7 @@ from marketray.errors import ModelError
 from marketray.models.columns import shares as shares_of
 
 if TYPE_CHECKING:
-    from marketray.models.base import Family, Float32Array, Float64Array, Params, Task
+    from marketray.models.base import Family, FittedModel, Float32Array, Float64Array, Params, Task
 
 __all__ = [
     "ALL",
@@ -33,6 +33,7 @@ __all__ = [
     "Ranking",
     "group_names",
     "rank_columns",
+    "ranking_of",
     "split_group",
 ]
 
@@ -148,10 +149,7 @@ def rank_columns(
     threads: int = 1,
     seed: int = 0,
 ) -> Ranking:
-    """Fit on these rows alone and share out what the columns contribute to the predictions of a sample.
-
-    The sample has 2,000 rows for 100 boosting rounds, in inverse proportion fewer for more, never under 500:
-    a tree's Shapley values cost more than its fit.
+    """Fit on these rows alone and rank what the fitted model has learned of them: `ranking_of`.
 
     Parameters
     ----------
@@ -169,6 +167,15 @@ def rank_columns(
     """
     fixed = family.with_rounds(params, rounds)
     model = family.fit(fixed, columns, X, y, task=task, threads=threads, seed=seed)
+    return ranking_of(model, X, seed)
+
+
+def ranking_of(model: FittedModel, X: Float32Array, seed: int = 0) -> Ranking:
+    """Share out what the columns contribute to a model's predictions of a sample of the rows X (n, p).
+
+    The sample has 2,000 rows for 100 boosting rounds, in inverse proportion fewer for more, never under 500:
+    a tree's Shapley values cost more than its fit.
+    """
     size = min(len(X), _MOST_ROWS, max(_FEWEST_ROWS, _ROWS_TIMES_ROUNDS // model.rounds))
     sample = np.sort(np.random.default_rng(seed).choice(len(X), size, replace=False))
     weight = np.abs(model.contributions(X[sample])[:, :-1]).mean(axis=0)

@@ -79,7 +79,10 @@ class TrialActor(tune.Trainable):
         if self._to_rank is None:
             self._cache.rankings = new_config["rankings"]
             self._reports = run_trial(
-                self._cache, new_config["params"], sample=self._pruning[new_config["family"]]
+                self._cache,
+                new_config["params"],
+                sample=self._pruning[new_config["family"]],
+                rank_below=new_config["rank_below"],
             )
         return True
 

@@ -1,7 +1,8 @@
-"""What each column contributes in each fold, measured between the stages and stored beside the records.
+"""What each column contributes in each fold, measured by stage 1's best trial and stored beside the records.
 
-``<folder>/<family>/contributions.json``: the parameters and rounds of stage 1's best trial, with which a
-model is fitted on the training rows of every fold; and the shares of contribution in each.
+``<folder>/<family>/contributions.json``: that trial's parameters and rounds, with which a model is fitted on
+the training rows of every fold; and the shares of contribution in each. A trial that is the best so far when
+it ends ranks the columns by its own models; `rank_folds` fits them again, after a kill between the two files.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Contributions:
     folds:
         Of each fold: columns with their shares, which sum to 1.
     seconds:
-        Time spent computing.
+        Time spent computing, beyond that of the trial where the trial itself ranked them.
     """
 
     params: dict[str, Any]

@@ -211,6 +211,14 @@ class FamilySearch:
         return sum(s.running for s in self._stages.values()) + self._ranking
 
     @property
+    def seconds_left(self) -> float:
+        """Of computing the trials that have not begun, by the mean of those so far; infinite before any."""
+        if not self.records:
+            return float("inf")
+        mean = sum(r.seconds for r in self.records) / len(self.records)
+        return mean * (self.wanted - len(self.records) - self.running)
+
+    @property
     def finished(self) -> bool:
         """Whether the columns are ranked, if they are to be, and every trial of both stages has a record."""
         return len(self.records) >= self.wanted and (self._ranked is not None or not self.job.feature_groups)
@@ -218,8 +226,8 @@ class FamilySearch:
     def ask(self) -> dict[str, Any] | None:
         """What is to be done next; None while the family has to wait.
 
-        A trial: ``family, stage, number, params`` and the folds' ``rankings``, if `params` need them. Or
-        ``family`` and ``rank``: params and rounds, see `rank_folds`.
+        A trial: ``family, stage, number, params``, the folds' ``rankings``, if `params` need them, and
+        ``rank_below``, see `run_trial`. Or ``family`` and ``rank``: params and rounds, see `rank_folds`.
         """
         found = self._stages[max(self._stages)].ask()
         if found is not None:
@@ -227,7 +235,7 @@ class FamilySearch:
             grouped_by = self._ranked if params.get(FEATURE_GROUP, ALL) != ALL else None
             rankings = grouped_by.rankings if grouped_by is not None else ()
             trial = {"stage": max(self._stages), "number": number, "params": params, "rankings": rankings}
-            return {"family": self.job.family, **trial}
+            return {"family": self.job.family, **trial, "rank_below": self._rank_below()}
         if (
             self._stages[1].finished
             and self._ranked is None
@@ -243,8 +251,13 @@ class FamilySearch:
         """As `StageSearch.goes_on`."""
         return self._stages[stage].goes_on(number, progress, score)
 
-    def add(self, record: TrialRecord, predictions: npt.NDArray[np.float32] | None = None) -> None:
-        """Store a finished trial.
+    def add(
+        self,
+        record: TrialRecord,
+        predictions: npt.NDArray[np.float32] | None = None,
+        contributions: Contributions | None = None,
+    ) -> None:
+        """Store a finished trial, and the columns' contributions where it is the best of stage 1 so far.
 
         Raises
         ------
@@ -253,6 +266,8 @@ class FamilySearch:
         """
         write_record(self._folder(record.stage), record, self._row_ids, self._fold, predictions)
         self._stages[record.stage].records[record.number] = record
+        if contributions is not None and best_of(self._stages[1].records.values()) is record:
+            write_contributions(Path(self.job.folder), contributions)
         self._go_on()
 
     def add_ranking(self, contributions: Contributions) -> None:
@@ -260,6 +275,13 @@ class FamilySearch:
         write_contributions(Path(self.job.folder), contributions)
         self._ranking = False
         self._go_on()
+
+    def _rank_below(self) -> float:
+        """The RMSE below which a trial that begins now would be the best of stage 1; 0 where none ranks."""
+        if 2 in self._stages or not self.job.feature_groups:
+            return 0.0
+        best = best_of(self._stages[1].records.values())
+        return float("inf") if best is None or best.cv_rmse is None else best.cv_rmse
 
     def _go_on(self) -> None:
         if 2 in self._stages or not self._stages[1].finished:

@@ -21,6 +21,7 @@ from marketray.errors import MarketrayError, TuningError
 from marketray.tuning.actor import METRIC, FamilyJob, TrialActor
 from marketray.tuning.family import FamilySearch
 from marketray.tuning.records import TrialRecord
+from marketray.tuning.trial import mean_rounds
 
 if TYPE_CHECKING:
     from marketray.dataset.load import Block
@@ -42,7 +43,9 @@ class _Unsaved:
 
 
 class Suggest(_Unsaved, Searcher):
-    """The next trial comes from the family that has the least of its trials behind it.
+    """The next trial comes from the family that has the most work left, by the time of its trials so far.
+
+    So the slowest family, whose second stage waits for its first, is not the one that is left at the end.
 
     Parameters
     ----------
@@ -63,7 +66,7 @@ class Suggest(_Unsaved, Searcher):
             return none_left  # type: ignore[no-any-return]
         if sum(f.running for f in families) >= self._slots:
             return None
-        for family in sorted(families, key=lambda f: (len(f.records) + f.running) / f.wanted):
+        for family in sorted(families, key=lambda f: -f.seconds_left):
             config = family.ask()
             if config is not None:
                 return config
@@ -131,7 +134,7 @@ class Record(_Unsaved, tune.Callback):
             params=dict(config["params"]),
             score=float(last[METRIC]),
             cv_rmse=float(np.mean(report.fold_rmse)) if report else None,
-            rounds=max(1, round(float(np.mean(report.fold_rounds)))) if report else None,
+            rounds=mean_rounds(report.fold_rounds) if report else None,
             fold_rmse=list(report.fold_rmse) if report else [],
             fold_zero_rmse=list(report.fold_zero_rmse) if report else [],
             fold_rounds=list(report.fold_rounds) if report else [],
@@ -141,7 +144,10 @@ class Record(_Unsaved, tune.Callback):
             ended_at=float(last["ended_at"]),
             predictions=f"trial_{number:04d}.parquet" if report else None,
         )
-        self._families[family].add(record, report.predictions if report else None)
+        if report is None:
+            self._families[family].add(record)
+        else:
+            self._families[family].add(record, report.predictions, report.contributions)
 
 
 def tune_families(

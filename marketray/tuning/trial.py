@@ -22,14 +22,24 @@ import numpy.typing as npt
 from marketray.errors import TuningError
 from marketray.features.fitted import Extension, FittedColumn, FittedFeature, fit_columns
 from marketray.models.base import Device, Family, Task
-from marketray.models.contribution import ALL, Ranking, rank_columns, split_group
+from marketray.models.contribution import ALL, Ranking, rank_columns, ranking_of, split_group
 from marketray.models.extended import Layout
 from marketray.models.training import EarlyStopping, Prepared
+from marketray.tuning.contributions import Contributions
 
 if TYPE_CHECKING:
     from marketray.dataset.load import Block
 
-__all__ = ["SAMPLED", "Budget", "FoldCache", "Progress", "run_trial", "rung_name", "zero_rmse"]
+__all__ = [
+    "SAMPLED",
+    "Budget",
+    "FoldCache",
+    "Progress",
+    "mean_rounds",
+    "run_trial",
+    "rung_name",
+    "zero_rmse",
+]
 
 SAMPLED = 10
 """Progress of the rung before the folds; after k folds it is 100·k."""
@@ -69,6 +79,8 @@ class Progress:
         Best boosting rounds of the folds that are finished, in time order.
     predictions:
         Out-of-fold predictions of all folds in order, float32; only with the last report.
+    contributions:
+        What each column contributes in each fold; only with the last report, where it was asked for.
     """
 
     progress: int
@@ -77,6 +89,7 @@ class Progress:
     fold_zero_rmse: tuple[float, ...] = ()
     fold_rounds: tuple[int, ...] = ()
     predictions: npt.NDArray[np.float32] | None = None
+    contributions: Contributions | None = None
 
 
 @dataclass
@@ -153,18 +166,22 @@ class FoldCache:
     def ranking(self, k: int, params: Mapping[str, Any], rounds: int) -> Ranking:
         """The columns by their contribution in a model fitted on fold k's training rows alone."""
         fit, _ = self.folds[k]
-        rows = Extension(self.block.columns, self.layout.raw, self.fitted_columns(k))
         return rank_columns(
             self.family,
             params,
             rounds,
             self.layout.learned,
-            rows(self.block.values[fit]),
+            self.training_rows(k),
             self.y[fit],
             task=self.budget.task,
             threads=self.budget.threads,
             seed=self.budget.seed,
         )
+
+    def training_rows(self, k: int) -> npt.NDArray[np.float32]:
+        """Fold k's rows to fit on, all columns."""
+        rows = Extension(self.block.columns, self.layout.raw, self.fitted_columns(k))
+        return rows(self.block.values[self.folds[k][0]])
 
     def fitted_columns(self, k: int) -> tuple[FittedColumn, ...]:
         """The fitted features with their parameters of fold k."""
@@ -184,7 +201,9 @@ def rung_name(progress: float) -> str:
     return "1 fold" if progress == 100 else f"{progress / 100:g} folds"
 
 
-def run_trial(cache: FoldCache, params: Mapping[str, Any], *, sample: bool = True) -> Iterator[Progress]:
+def run_trial(
+    cache: FoldCache, params: Mapping[str, Any], *, sample: bool = True, rank_below: float = 0.0
+) -> Iterator[Progress]:
     """Fit and score on a sample, then fold after fold, the latest first, with a report after each.
 
     The latest fold has the most rows to fit on, nearly as many as the model that is fitted in the end. On
@@ -198,6 +217,9 @@ def run_trial(cache: FoldCache, params: Mapping[str, Any], *, sample: bool = Tru
         The family's parameters, and ``feature_group``.
     sample:
         False: without the sample, for a trial that is not going to be cut.
+    rank_below:
+        Rank the columns of every fold where the mean RMSE over the folds is below this: by the models of the
+        trial itself, as `FoldCache.ranking` does by fits of its own.
     """
     zero = [zero_rmse(cache.y[score], cache.budget.task) for _, score in cache.folds]
     last = len(cache.folds) - 1
@@ -215,7 +237,26 @@ def run_trial(cache: FoldCache, params: Mapping[str, Any], *, sample: bool = Tru
             tuple(zero[k:]),
             tuple(fit.best_rounds for fit in fits),
             np.concatenate([f.best_predictions for f in fits], dtype=np.float32) if k == 0 else None,
+            _contributions(cache, params, fits) if k == 0 and np.mean(rmse) < rank_below else None,
         )
+
+
+def _contributions(
+    cache: FoldCache, params: Mapping[str, Any], fits: Sequence[EarlyStopping]
+) -> Contributions:
+    rounds = mean_rounds([fit.best_rounds for fit in fits])
+    shares = []
+    for k, fit in enumerate(fits):
+        if fit.training.rounds < rounds:
+            fit.training.advance(rounds - fit.training.rounds)
+        model = fit.training.model(min(rounds, fit.training.rounds))
+        shares.append(dict(ranking_of(model, cache.training_rows(k), cache.budget.seed).shares))
+    return Contributions(dict(params), rounds, shares, 0.0)
+
+
+def mean_rounds(fold_rounds: Sequence[int]) -> int:
+    """Boosting rounds of a fit on all rows: the mean of the folds' best."""
+    return max(1, round(float(np.mean(fold_rounds))))
 
 
 def _short_patience(cache: FoldCache, params: Mapping[str, Any]) -> int:

@@ -22,7 +22,7 @@ from marketray.tuning.family import fine_space
 from marketray.tuning.records import read_records, write_json
 from marketray.tuning.spaces import Choice, first_space, grouped, narrowed
 from marketray.tuning.stage import tune_block, tuning_key
-from marketray.tuning.trial import Budget, FoldCache, run_trial
+from marketray.tuning.trial import Budget, FoldCache, mean_rounds, run_trial
 from tests.tuning.rows import block, folds
 from tests.tuning.test_stage import put_dataset
 
@@ -119,6 +119,21 @@ def test_contributions_are_those_of_each_fold_and_read_back(tmp_path: Path) -> N
         read_contributions(tmp_path)
 
 
+@pytest.mark.parametrize("family", ["xgboost", "lightgbm", "ar"])
+def test_a_trial_ranks_by_its_own_models_as_fits_made_for_it_would(family: str) -> None:
+    params = {"lags": 3, "exogenous": "none", "ridge": 0.1} if family == "ar" else PARAMS
+    cache = FoldCache(get_family(family), shifting(), folds(ROWS), Budget(seed=7, patience=1), FITTED)
+    *_, last = run_trial(cache, params, rank_below=np.inf)
+    rounds = mean_rounds(last.fold_rounds)
+    if family != "ar":
+        assert min(last.fold_rounds) + 10 < rounds  # a fold goes on for it
+    assert last.contributions == replace(rank_folds(cache, params, rounds), seconds=0.0)
+    rmse = float(np.mean(last.fold_rmse))
+    for below in (0.0, rmse):
+        *_, again = run_trial(cache, params, rank_below=below)
+        assert again.contributions is None
+
+
 def test_stage_2_chooses_groups_and_the_result_says_what_counts(ray_local: None, tmp_path: Path) -> None:
     values = {"families": ("xgboost", "ar"), "stage1_trials": 2, "stage2_trials": 5, "max_rounds": 40}
     rows, settings = shifting(), TuningSettings(**values, ar_max_lags=4, pruning=False)  # type: ignore[arg-type]
@@ -129,6 +144,7 @@ def test_stage_2_chooses_groups_and_the_result_says_what_counts(ray_local: None,
     assert stored is not None
     start = min(coarse, key=lambda r: r.cv_rmse or 1)
     assert (stored.params, stored.rounds) == (start.params, start.rounds)
+    assert stored.seconds == 0  # by the trial itself, with no fit of its own
     assert fine[0].params == {**start.params, "feature_group": "all"}
     assert (fine[0].cv_rmse, fine[0].rungs) == (start.cv_rmse, start.rungs)
     assert fine[0].seconds < 0.1  # known already

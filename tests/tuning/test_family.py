@@ -163,6 +163,49 @@ def test_stage_2_begins_with_the_best_of_stage_1(tmp_path: Path) -> None:
     assert table["fold"].to_pylist() == np.repeat([0, 1, 2], 60).tolist()
 
 
+def test_the_best_trial_so_far_brings_the_ranking(tmp_path: Path) -> None:
+    """Of two that began before the other ended, the worse one's is left; after a kill it is made anew."""
+    search = FamilySearch(job(tmp_path, concurrent=2, stage1_trials=3, pruning=False), ROWS)
+    first, second = search.ask(), search.ask()
+    assert first is not None
+    assert second is not None
+    assert first["rank_below"] == second["rank_below"] == float("inf")
+
+    def end(config: dict[str, Any], score: float, ranked: bool = True) -> None:
+        found = Contributions(config["params"], 1, [{**SHARES[0], "x0": score}] * 3, 0.0) if ranked else None
+        done = record_of(config, [[p, score] for p in RUNGS], complete=True)
+        search.add(done, np.zeros(180, np.float32), found)
+
+    end(second, 0.9)
+    end(first, 0.95)
+    kept = read_contributions(tmp_path)
+    assert kept is not None
+    assert kept.params == second["params"]
+    third = search.ask()
+    assert third is not None
+    assert third["rank_below"] == 0.9
+    end(third, 0.99, ranked=False)
+    asked = search.ask()
+    assert asked is not None
+    assert (asked["stage"], asked["rank_below"], len(asked["rankings"])) == (2, 0.0, 3)
+    (tmp_path / "contributions.json").unlink()
+    again = FamilySearch(job(tmp_path, concurrent=2, stage1_trials=3, pruning=False), ROWS).ask()
+    assert again is not None
+    assert again["rank"] == {"params": second["params"], "rounds": 1}
+
+
+def test_the_time_that_is_left_follows_from_the_trials_so_far(tmp_path: Path) -> None:
+    search = FamilySearch(job(tmp_path, stage1_trials=8, stage2_trials=6), ROWS)
+    assert search.seconds_left == float("inf")
+    for seconds in (10.0, 30.0):
+        config = search.ask()
+        assert config is not None
+        search.add(replace(record_of(config, [[10.0, 1.0]], complete=False), seconds=seconds))
+    assert search.seconds_left == 20.0 * 12
+    search.ask()
+    assert search.seconds_left == 20.0 * 11
+
+
 def test_stage_2_waits_for_the_ranking(tmp_path: Path) -> None:
     for groups in (True, False):
         search = FamilySearch(job(tmp_path / str(groups), stage1_trials=2, feature_groups=groups), ROWS)
