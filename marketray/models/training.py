@@ -61,23 +61,39 @@ class EarlyStopping:
 
     The error is the RMSE of the predictions, for the direction task that of P(up) against 0/1 (the root of
     the Brier score). Training ends after `patience` steps of `round_step` rounds without a new best.
+
+    It also ends where the error is not going to fall below `limit`: after `settled` rounds, and no fewer than
+    the patience, if twice what the latest half of the rounds brought would not be enough. Boosting with
+    learning rate η has taken in 1 − (1 − η)^r of what it can after r rounds, so that from 2 / η on another
+    half brings less than the last.
     """
 
     training: Training
     y: Float64Array
     patience: int = 10
     round_step: int = 10
+    limit: float = float("inf")
+    settled: int = 0
     best_score: float = float("inf")
     best_rounds: int = 0
     best_predictions: Float64Array = field(default_factory=lambda: np.empty(0))
+    _bests: list[float] = field(default_factory=list)
 
     @property
     def finished(self) -> bool:
-        """Whether the rounds are used up or the patience is at its end."""
+        """Whether the rounds are used up, the patience is at its end or the limit is out of reach."""
         done = self.training.rounds
         return done >= self.training.max_rounds or (
-            done > 0 and done - self.best_rounds >= self.patience * self.round_step
+            done > 0 and (done - self.best_rounds >= self.patience * self.round_step or self._hopeless)
         )
+
+    @property
+    def _hopeless(self) -> bool:
+        soon = self.training.rounds < max(self.settled, self.patience * self.round_step, 2 * self.round_step)
+        if soon or self.best_score < self.limit:
+            return False
+        latest = self._bests[len(self._bests) // 2 - 1] - self.best_score
+        return self.best_score - 2 * latest >= self.limit
 
     def advance(self) -> float:
         """Train one step and return its RMSE."""
@@ -87,6 +103,7 @@ class EarlyStopping:
         if score < self.best_score:
             self.best_score, self.best_rounds = score, self.training.rounds
             self.best_predictions = predictions
+        self._bests.append(self.best_score)
         return score
 
 

@@ -83,6 +83,7 @@ class TrialActor(tune.Trainable):
                 new_config["params"],
                 sample=self._pruning[new_config["family"]],
                 rank_below=new_config["rank_below"],
+                limits=new_config["limits"],
             )
         return True
 

@@ -40,8 +40,8 @@ __all__ = [
     "FamilySearch",
     "StageSearch",
     "fine_space",
+    "limit_of",
     "space_of",
-    "survives",
 ]
 
 logger = logging.getLogger(__name__)
@@ -49,8 +49,9 @@ logger = logging.getLogger(__name__)
 REDUCTION = 3
 """After every fold but the last the best 1 / REDUCTION of the trials goes on."""
 
-SAMPLE_REDUCTION = 2
-"""After the sample the best 1 / SAMPLE_REDUCTION; it is cheap, and its order less like that of all rows."""
+SAMPLE_REDUCTION = {1: 2, 2: 3}
+"""After the sample the best 1 / SAMPLE_REDUCTION, by stage: its order is less like that of all rows where
+the whole space is tried, simple models and such that need many rows."""
 
 
 def space_of(job: FamilyJob, columns: tuple[str, ...]) -> Space:
@@ -86,13 +87,14 @@ def fine_space(family: str, first: Space, best: dict[str, Any], rankings: tuple[
     return grouped(space, group_names(rankings))
 
 
-def survives(score: float, peers: Sequence[float], reduction: int) -> bool:
-    """Whether a trial goes on from a rung: asynchronous successive halving (Li et al. 2020).
+def limit_of(peers: Sequence[float], reduction: int) -> float:
+    """The score below which a trial goes on from a rung: asynchronous successive halving (Li et al. 2020).
 
-    It does where `score` is among the ⌊n / reduction⌋ smallest, at least one, of the n scores at that rung,
-    its own included. An equal score counts as the earlier trial's.
+    It does with a score among the ⌊n / reduction⌋ smallest, at least one, of the n at that rung, its own
+    included. An equal score counts as the earlier trial's.
     """
-    return sum(p <= score for p in peers) < max(1, (len(peers) + 1) // reduction)
+    places = max(1, (len(peers) + 1) // reduction)
+    return sorted(peers)[places - 1] if len(peers) >= places else float("inf")
 
 
 class StageSearch:
@@ -153,11 +155,18 @@ class StageSearch:
 
     def goes_on(self, number: int, progress: float, score: float) -> bool:
         """Whether a trial that reported this score at this rung is worth going on with."""
+        return score < self.limits(number).get(int(progress), float("inf"))
+
+    def limits(self, number: int) -> dict[int, float]:
+        """Progress with the score at which the trial is cut there, by those that are finished before it."""
         if not self._job.pruning:
-            return True
-        before = (self.records[k] for k in range(number - self._job.concurrent + 1))
-        reduction = SAMPLE_REDUCTION if progress == SAMPLED else REDUCTION
-        return survives(score, [s for r in before for p, s in r.rungs if p == progress], reduction)
+            return {}
+        before = [self.records[k] for k in range(number - self._job.concurrent + 1)]
+        found = {}
+        for progress in (SAMPLED, *range(100, 100 * len(self._job.folds), 100)):
+            reduction = SAMPLE_REDUCTION[self._stage] if progress == SAMPLED else REDUCTION
+            found[progress] = limit_of([s for r in before for p, s in r.rungs if p == progress], reduction)
+        return found
 
     def _tell(self, trial: Trial, record: TrialRecord) -> None:
         if trial.params != record.params:  # recorded on a cluster with another number of trials at once
@@ -227,15 +236,17 @@ class FamilySearch:
         """What is to be done next; None while the family has to wait.
 
         A trial: ``family, stage, number, params``, the folds' ``rankings``, if `params` need them, and
-        ``rank_below``, see `run_trial`. Or ``family`` and ``rank``: params and rounds, see `rank_folds`.
+        ``rank_below`` and ``limits``, see `run_trial`. Or ``family`` and ``rank``: params and rounds, see
+        `rank_folds`.
         """
         found = self._stages[max(self._stages)].ask()
         if found is not None:
             number, params = found
+            limits = self._stages[max(self._stages)].limits(number)
             grouped_by = self._ranked if params.get(FEATURE_GROUP, ALL) != ALL else None
             rankings = grouped_by.rankings if grouped_by is not None else ()
             trial = {"stage": max(self._stages), "number": number, "params": params, "rankings": rankings}
-            return {"family": self.job.family, **trial, "rank_below": self._rank_below()}
+            return {"family": self.job.family, **trial, "rank_below": self._rank_below(), "limits": limits}
         if (
             self._stages[1].finished
             and self._ranked is None

@@ -202,7 +202,12 @@ def rung_name(progress: float) -> str:
 
 
 def run_trial(
-    cache: FoldCache, params: Mapping[str, Any], *, sample: bool = True, rank_below: float = 0.0
+    cache: FoldCache,
+    params: Mapping[str, Any],
+    *,
+    sample: bool = True,
+    rank_below: float = 0.0,
+    limits: Mapping[int, float] | None = None,
 ) -> Iterator[Progress]:
     """Fit and score on a sample, then fold after fold, the latest first, with a report after each.
 
@@ -220,7 +225,11 @@ def run_trial(
     rank_below:
         Rank the columns of every fold where the mean RMSE over the folds is below this: by the models of the
         trial itself, as `FoldCache.ranking` does by fits of its own.
+    limits:
+        Progress with the score at which a trial is cut there. A fit that is not going to get below it ends
+        early; its score is then what it had reached.
     """
+    limits = limits or {}
     zero = [zero_rmse(cache.y[score], cache.budget.task) for _, score in cache.folds]
     last = len(cache.folds) - 1
     if sample and cache.sample_stride > 1:
@@ -228,7 +237,10 @@ def run_trial(
         yield Progress(SAMPLED, sampled.best_score / zero[last])
     fits: list[EarlyStopping] = []
     for k in range(last, -1, -1):
-        fits.insert(0, _fitted(cache, params, k))
+        finished = len(fits) + 1
+        so_far = sum(fit.best_score / z for fit, z in zip(fits, zero[k + 1 :], strict=True))
+        limit = (limits.get(100 * finished, math.inf) * finished - so_far) * zero[k]
+        fits.insert(0, _fitted(cache, params, k, limit=limit))
         rmse = [fit.best_score for fit in fits]
         yield Progress(
             100 * len(fits),
@@ -265,12 +277,21 @@ def _short_patience(cache: FoldCache, params: Mapping[str, Any]) -> int:
     Boosting with rate η takes in 1/η rounds about the same way as with any other (Friedman 2001): what has
     not got better by then is a trial to cut, and waiting as long as for a final score is most of its cost.
     """
-    budget, rate = cache.budget, float(cache.family.filled(split_group(params)[0])["learning_rate"])
+    budget, rate = cache.budget, _learning_rate(cache, params)
     return min(budget.patience, max(1, math.ceil(1 / (rate * budget.round_step))))
 
 
+def _learning_rate(cache: FoldCache, params: Mapping[str, Any]) -> float:
+    return float(cache.family.filled(split_group(params)[0])["learning_rate"])
+
+
 def _fitted(
-    cache: FoldCache, params: Mapping[str, Any], k: int, stride: int = 1, patience: int | None = None
+    cache: FoldCache,
+    params: Mapping[str, Any],
+    k: int,
+    stride: int = 1,
+    patience: int | None = None,
+    limit: float = math.inf,
 ) -> EarlyStopping:
     """Fold k, trained until its early stopping."""
     budget = cache.budget
@@ -280,7 +301,8 @@ def _fitted(
         prepared, own, threads=budget.threads, seed=budget.seed, device=budget.device
     )
     y = cache.y[cache.folds[k][1]]
-    stopping = EarlyStopping(training, y, patience or budget.patience, budget.round_step)
+    settled = math.ceil(2 / _learning_rate(cache, params)) if cache.family.boosted else 0
+    stopping = EarlyStopping(training, y, patience or budget.patience, budget.round_step, limit, settled)
     while not stopping.finished:
         stopping.advance()
     return stopping

@@ -178,6 +178,13 @@ def test_groups_by_contribution_know_the_training_rows_of_their_fold_alone(name:
     everything = (FOLDS[k][0].start, FOLDS[k][1].stop)
     seen = FoldCache(family, changed, [(slice(*everything), FOLDS[k][1])], Budget(), FITTED)
     assert seen.ranking(0, params, 10).order[0] != fold.ranking(k, params, 10).order[0]
+    tried = {**params, "n_estimators": 10} if family.boosted else params  # no choice of rounds by scored rows
+    by_trials = []
+    for b in (whole, changed):
+        *_, last = run_trial(FoldCache(family, b, FOLDS, Budget(), FITTED), tried, rank_below=np.inf)
+        assert last.contributions is not None
+        by_trials.append(last.contributions.folds[k])
+    assert by_trials[1] == by_trials[0]
 
 
 @pytest.mark.parametrize("name", ["xgboost", "lightgbm"])

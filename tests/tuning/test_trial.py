@@ -10,7 +10,7 @@ import pytest
 from marketray.features.fits import QuantileCuts, StandardScore
 from marketray.features.fitted import FittedFeature
 from marketray.models import get_family
-from marketray.models.training import EarlyStopping
+from marketray.models.training import EarlyStopping, Training
 from marketray.tuning.trial import Budget, FoldCache, run_trial, rung_name
 from tests.tuning.rows import block, folds
 
@@ -151,6 +151,73 @@ def test_the_sample_is_every_third_row_of_the_last_fold_and_its_patience_follows
     )
     rmse = np.sqrt(np.mean((y[score] - model.predict(X[score])) ** 2))
     assert first.score == pytest.approx(rmse / np.sqrt(np.mean(y[score] ** 2)), rel=1e-6)
+
+
+class Curve(Training):
+    """A fit whose RMSE on labels of 0 falls from 1 to 0.9."""
+
+    max_rounds = 600
+
+    def advance(self, rounds: int) -> None:
+        self.rounds += rounds
+
+    def predictions(self) -> Any:
+        return np.full(4, self.rmse(self.rounds))
+
+    @staticmethod
+    def rmse(rounds: float) -> float:
+        return float(0.9 + 0.1 * np.exp(-rounds / 50))
+
+    def model(self, rounds: int) -> Any:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("limit", [0.95, 0.9001, 0.9, 0.89, 0.8, 0.5])
+def test_a_fit_ends_where_twice_its_latest_gain_leaves_it_above_the_limit(limit: float) -> None:
+    stopping = EarlyStopping(Curve(), np.zeros(4), limit=limit, settled=100)
+    while not stopping.finished:
+        stopping.advance()
+
+    def hopeless(r: int) -> bool:
+        now, half = Curve.rmse(r), Curve.rmse(r // 20 * 10)
+        return r >= 100 and now >= limit and now - 2 * (half - now) >= limit
+
+    expected = next((r for r in range(10, 600, 10) if hopeless(r)), 600)
+    assert stopping.training.rounds == expected
+    assert (expected < 600) == (limit < 0.9)  # never where it can be reached
+
+
+@pytest.mark.parametrize("family", ["xgboost", "lightgbm"])
+def test_a_trial_that_will_be_cut_stops_early_and_others_do_not_change(family: str) -> None:
+    c, params = cache(family), {**PARAMS[family], "n_estimators": 400}
+    *_, whole = run_trial(c, params)
+    reports = list(run_trial(c, params))
+    easy = list(run_trial(c, params, limits={100: 1.1, 200: 1.1}))
+    assert [r.fold_rmse for r in easy] == [r.fold_rmse for r in reports]
+    advanced: list[int] = []
+    start = c.family.start
+
+    def counted(*args: Any, **more: Any) -> Training:
+        training = start(*args, **more)
+        plain = training.advance
+
+        def advance(rounds: int) -> None:
+            plain(rounds)
+            advanced.append(training.rounds)
+
+        training.advance = advance  # type: ignore[method-assign]
+        return training
+
+    for limits, folds_done in (({100: 0.5}, 1), ({100: 1.1, 200: 0.5}, 2)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(c.family, "start", counted)
+            advanced.clear()
+            found = list(zip(range(folds_done), run_trial(c, params, limits=limits), strict=False))[-1][1]
+        assert found.score >= 0.5
+        assert found.fold_rmse[1:] == whole.fold_rmse[len(whole.fold_rmse) - folds_done + 1 :]
+        assert found.fold_rmse[0] >= whole.fold_rmse[len(whole.fold_rmse) - folds_done]
+        assert advanced[-1] == 100  # no sooner than the patience, which here is longer than 2 / learning rate
+    assert min(whole.fold_rounds) + 100 > 100
 
 
 def test_binned_rows_are_built_once_and_few_kinds_are_kept() -> None:
